@@ -1,0 +1,1 @@
+"""Where rows come from: formats, checks, scaling, epoch order. No MPI."""

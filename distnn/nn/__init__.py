@@ -1,0 +1,1 @@
+"""The mathematics: network, activations, losses, optimizers, schedules. numpy only."""

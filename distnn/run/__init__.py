@@ -1,0 +1,1 @@
+"""The life of one run: settings, directory, checkpoints, metrics, progress."""
