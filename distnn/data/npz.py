@@ -1,0 +1,82 @@
+"""NumPy's npz and npy files, read without pickle."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from distnn.data.rows import Rows
+from distnn.data.streams import DEFLATE_LIMIT, damage_named, file_limit, file_opener, npy_rows
+from distnn.errors import InputError
+
+REMEDY = "write it with numpy.savez or numpy.savez_compressed"
+
+
+class Npz:
+    """The arrays of an npz file by name.
+
+    Raises:
+        InputError: not an npz file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._size = file_limit(path)
+        try:
+            with damage_named(str(path)), zipfile.ZipFile(path) as archive:
+                infos = archive.infolist()
+        except (InputError, ValueError, NotImplementedError, RuntimeError) as error:
+            raise InputError("not an npz file", where=str(path), remedy=REMEDY) from error
+        self._members = {i.filename.removesuffix(".npy"): i for i in infos}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._members)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def rows(self, name: str) -> Rows:
+        """The array as Rows; InputError if it is missing, damaged, empty or not of numbers."""
+        where = f"{self.path}, {name}"
+        if name not in self._members:
+            there = ", ".join(self.names) or "no array at all"
+            raise InputError(
+                f"array {name} is missing",
+                where=str(self.path),
+                remedy=f"the file holds {there[:300]}",
+            )
+        info = self._members[name]
+        expansion = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: DEFLATE_LIMIT}
+        if info.compress_type not in expansion or info.flag_bits & 1:
+            raise InputError("compressed in another way or encrypted", where=where, remedy=REMEDY)
+        most = min(info.compress_size, self._size) * expansion[info.compress_type]
+        if info.file_size > most:
+            raise InputError(
+                f"claims {info.file_size} bytes, its {info.compress_size} bytes in the file"
+                f" cannot hold more than {most}",
+                where=where,
+                remedy="copy or make the file again",
+            )
+        return npy_rows(lambda: self._open(info, where), info.file_size, where)
+
+    @contextmanager
+    def _open(self, info: zipfile.ZipInfo, where: str) -> Iterator[IO[bytes]]:
+        with zipfile.ZipFile(self.path) as archive:
+            try:
+                stream = archive.open(info)
+            except (ValueError, NotImplementedError, RuntimeError) as error:
+                raise InputError(f"damaged ({error})", where=where, remedy=REMEDY) from error
+            with stream:
+                yield stream
+
+
+def npy_file_rows(path: Path) -> Rows:
+    """The array of an npy file as Rows."""
+    with damage_named(str(path)):
+        size = os.stat(path).st_size
+    return npy_rows(file_opener(path), size, str(path))
