@@ -35,6 +35,7 @@ class Npz:
 
     @property
     def names(self) -> list[str]:
+        """Names of the arrays."""
         return list(self._members)
 
     def __contains__(self, name: str) -> bool:

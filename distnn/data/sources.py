@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distnn.data.idx import idx_files, idx_pair, idx_rows
 from distnn.data.npz import Npz, npy_file_rows
 from distnn.data.rows import Array, Rows
+from distnn.data.table import Table
 from distnn.errors import InputError
 
 DIGITS = Path(__file__).with_name("digits.npz")
@@ -61,7 +63,7 @@ def open_data(path: str, test_path: str | None = None, target: str | None = None
     Raises:
         InputError: the file, or what it holds, cannot be used.
     """
-    train, test = _open_parts(path, target)
+    train, test = _open_parts(path, target, replaced=test_path is not None)
     if test_path is not None:
         test = open_test_data(test_path, target, train.feature_names, train.target_names)
     if test is None:
@@ -95,8 +97,24 @@ def open_test_data(
         feature_names, target_names: those of the training set; a csv file's columns are found by
             them.
     """
-    train, test = _open_parts(path, target, for_test=True)
-    return test if test is not None else train
+    file = _existing(path, target)
+    if file.is_dir():
+        files = idx_files(file)
+        has_test = "test-images" in files
+        return _idx_part(
+            file, files, "test" if has_test or "train-images" not in files else "train"
+        )
+    if file.suffix == ".csv":
+        return _csv_part(Table(file), target, feature_names, target_names)
+    if file.suffix == ".npz":
+        npz = Npz(file)
+        y_train, y_test = _npz_targets(npz, target)
+        if "x_test" in npz:
+            return _npz_part(npz, "x_test", y_test)
+        if "x" in npz and "x_train" not in npz:
+            return _npz_part(npz, "x", target or "y")
+        return _npz_part(npz, "x_train", y_train)
+    raise InputError("unknown format", where=path, remedy=FORMATS)
 
 
 def open_features(
@@ -113,7 +131,7 @@ def open_features(
     Raises:
         InputError: as ``open_data``; another number of features than expected.
     """
-    rows = _open_rows(path)
+    rows = _open_rows(_existing(path), feature_names)
     if expected_features is not None:
         check_features(rows, expected_features)
     return rows
@@ -129,46 +147,55 @@ def check_features(x: Rows, expected: int) -> None:
         )
 
 
-def _open_parts(path: str, target: str | None, for_test: bool = False) -> tuple[Part, Part | None]:
-    if path == "digits":
-        return _npz_parts(Npz(DIGITS), None, for_test)
-    file = _existing(path)
+def _open_parts(path: str, target: str | None, replaced: bool) -> tuple[Part, Part | None]:
+    """Training part and test part, which is left out if another one replaces it."""
+    file = _existing(path, target)
+    if file.is_dir():
+        files = idx_files(file)
+        train = _idx_part(file, files, "train")
+        has_test = not replaced and ("test-images" in files or "test-labels" in files)
+        return train, _idx_part(file, files, "test") if has_test else None
+    if file.suffix == ".csv":
+        return _csv_part(Table(file), target, None, None), None
     if file.suffix == ".npz":
-        return _npz_parts(Npz(file), target, for_test)
+        npz = Npz(file)
+        y_train, y_test = _npz_targets(npz, target)
+        train = _npz_part(npz, "x_train", y_train)
+        has_test = not replaced and ("x_test" in npz or y_test in npz)
+        return train, _npz_part(npz, "x_test", y_test) if has_test else None
     raise InputError("unknown format", where=path, remedy=FORMATS)
 
 
-def _open_rows(path: str) -> Rows:
-    if path == "digits":
-        return Npz(DIGITS).rows("x_test")
-    file = _existing(path)
+def _open_rows(file: Path, feature_names: Sequence[str] | None) -> Rows:
     if file.suffix == ".npz":
         return _npz_features(Npz(file))
     if file.suffix == ".npy":
         return npy_file_rows(file)
-    raise InputError("unknown format", where=path, remedy=FORMATS)
+    if file.suffix == ".csv":
+        return _csv_features(Table(file), feature_names)
+    if not file.is_dir():
+        return idx_rows(file)
+    files = idx_files(file)
+    for part in ("test-images", "train-images"):
+        if part in files:
+            return idx_rows(files[part])
+    raise InputError("no IDX file of images", where=str(file), remedy=FORMATS)
 
 
-def _existing(path: str) -> Path:
-    file = Path(path)
+def _existing(path: str, target: str | None = None) -> Path:
+    file = DIGITS if path == "digits" else Path(path)
     try:
-        if file.is_file() or file.is_dir():
+        folder, there = file.is_dir(), file.exists()
+        if folder or file.is_file():
+            if target is not None and (folder or path == "digits"):
+                raise InputError(
+                    f"{path} has its own targets", where="--target", remedy="leave this flag out"
+                )
             return file
-        there = file.exists()
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be opened ({error})", where=path, remedy=FORMATS) from error
     what = "neither a file nor a folder" if there else "no such file"
     raise InputError(what, where=path, remedy=FORMATS)
-
-
-def _npz_parts(npz: Npz, target: str | None, for_test: bool) -> tuple[Part, Part | None]:
-    y_train, y_test = _npz_targets(npz, target)
-    test = _npz_part(npz, "x_test", y_test) if "x_test" in npz else None
-    if for_test and test is not None:
-        return test, test
-    if for_test and "x_train" not in npz and "x" in npz:
-        return _npz_part(npz, "x", target or "y"), None
-    return _npz_part(npz, "x_train", y_train), test
 
 
 def _npz_targets(npz: Npz, target: str | None) -> tuple[str, str]:
@@ -176,7 +203,9 @@ def _npz_targets(npz: Npz, target: str | None) -> tuple[str, str]:
     if target is None:
         return "y_train", "y_test"
     stem = target.removesuffix("_train")
-    return (target if target in npz else f"{stem}_train"), f"{stem}_test"
+    if target in npz or f"{stem}_train" not in npz:
+        return target, f"{stem}_test"
+    return f"{stem}_train", f"{stem}_test"
 
 
 def _npz_part(npz: Npz, x_name: str, y_name: str) -> Part:
@@ -196,3 +225,45 @@ def _npz_features(npz: Npz) -> Rows:
         if name in npz:
             return npz.rows(name)
     return npz.rows(names[0] if len(names) == 1 else "x")
+
+
+def _idx_part(folder: Path, files: dict[str, Path], part: str) -> Part:
+    x, y = idx_pair(folder, files, part)
+    return Part(x, y.read(), y.where)
+
+
+def _csv_part(
+    table: Table,
+    target: str | None,
+    feature_names: Sequence[str] | None,
+    target_names: Sequence[str] | None,
+) -> Part:
+    """Columns by the names of the training set, where both have names, otherwise by ``target``."""
+    if table.names is not None and feature_names is not None and target_names is not None:
+        targets = [table.column(name) for name in target_names]
+        features = [table.column(name) for name in feature_names]
+    else:
+        targets = [table.columns - 1] if target is None else table.columns_of(target)
+        features = [j for j in range(table.columns) if j not in set(targets)]
+    if not features:
+        raise InputError(
+            f"{table.columns} columns, none is left for the features",
+            where=str(table.path),
+            remedy="separate features and target by commas",
+        )
+    y = table.read(targets)  # (n, k)
+    where = f"{table.path}, " + ", ".join(table.title(j) for j in targets)
+    return Part(
+        x=table.rows(features, len(y)),
+        y=y[:, 0] if len(targets) == 1 else y,
+        y_where=where,
+        feature_names=table.names and tuple(table.names[j] for j in features),
+        target_names=table.names and tuple(table.names[j] for j in targets),
+    )
+
+
+def _csv_features(table: Table, feature_names: Sequence[str] | None) -> Rows:
+    columns = list(range(table.columns))
+    if table.names is not None and feature_names is not None:
+        columns = [table.column(name) for name in feature_names]
+    return table.rows(columns, len(table.read(columns[:1])))

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -50,9 +50,13 @@ def damage_named(where: str) -> Iterator[None]:
 
 def file_opener(path: Path) -> Opener:
     """Opens the bytes of a file, those of a gzip file decompressed."""
-    if path.suffix == ".gz":
-        return lambda: gzip.open(path, "rb")
-    return lambda: open(path, "rb")
+
+    @contextmanager
+    def opened() -> Iterator[IO[bytes]]:
+        with gzip.GzipFile(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+            yield cast(IO[bytes], stream)
+
+    return opened
 
 
 def file_limit(path: Path) -> int:
@@ -77,7 +81,7 @@ def read_some(stream: IO[bytes], count: int, where: str) -> bytes:
 
 def read_into(stream: IO[bytes], buffer: Array, where: str) -> None:
     """Fill ``buffer`` (uint8, contiguous); InputError if the stream ends before."""
-    view = memoryview(buffer)
+    view = buffer.data
     while len(view) > 0:
         with damage_named(where):
             part = stream.read(min(len(view), 1 << 20))
@@ -152,7 +156,7 @@ def npy_rows(opener: Opener, size: int, where: str) -> Rows:
         where: file and array.
 
     Raises:
-        InputError: no npy header; objects or no numbers; not the size that the header claims; empty.
+        InputError: no npy header; objects or no numbers; another size than claimed; empty.
     """
     with damage_named(where), opener() as stream:
         head = io.BytesIO(read_some(stream, NPY_HEADER_LIMIT + 12, where))
@@ -190,6 +194,6 @@ def _npy_header(head: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.
         raise InputError(
             f"no valid npy header ({error})",
             where=where,
-            remedy="write it with numpy.save or savez",
+            remedy="write it with numpy.savez",
         ) from error
     return tuple(int(length) for length in shape), bool(fortran), dtype

@@ -67,20 +67,14 @@ class Targets:
         Y = _checked(y, where)  # (n, k)
         if not _are_labels(Y, output, loss):
             return cls(REGRESSION, Y.astype(np.float64), Y.shape[1], 0, where)
-        single_output = output == "sigmoid" or (output is None and loss == "binary-cross-entropy")
-        if Y.shape[1] == 1:
-            labels = _class_numbers(Y[:, 0], where)
-            classes = _count_classes(labels, where)
-        elif Y.dtype.kind in "bu" or Y.dtype.kind == "i":
-            if _one_hot(Y):
-                labels, classes = Y.argmax(axis=1), Y.shape[1]
-                return cls(CLASSIFICATION, labels, classes, classes, where)
-            return cls(CLASSIFICATION, _soft(Y, loss, where), Y.shape[1], Y.shape[1], where)
-        else:
-            return cls(CLASSIFICATION, _soft(Y, loss, where), Y.shape[1], Y.shape[1], where)
-        return cls(
-            CLASSIFICATION, labels, 1 if single_output and classes == 2 else classes, classes, where
-        )
+        if Y.shape[1] > 1:
+            values = _classes_of_rows(Y, loss, where)
+            return cls(CLASSIFICATION, values, Y.shape[1], Y.shape[1], where)
+        labels = _class_numbers(Y[:, 0], where)
+        classes = _count_classes(labels, where)
+        sigmoid = output == "sigmoid" or (output is None and loss == "binary-cross-entropy")
+        n_out = 1 if sigmoid and classes == 2 else classes
+        return cls(CLASSIFICATION, labels, n_out, classes, where)
 
     def check(self, y: npt.ArrayLike, where: str = "test targets") -> Array:
         """Targets of another set (test, evaluation), checked against these: as ``values``.
@@ -118,9 +112,7 @@ def check_like(y: npt.ArrayLike, task: str, n_out: int, classes: int, where: str
             where=where,
             remedy="give the same target columns as in training",
         )
-    if task == CLASSIFICATION and Y.dtype.kind != "f" and _one_hot(Y):
-        return Y.argmax(axis=1)
-    return Y.astype(np.float64)
+    return _classes_of_rows(Y, None, where) if task == CLASSIFICATION else Y.astype(np.float64)
 
 
 def _checked(y: npt.ArrayLike, where: str) -> Array:
@@ -154,9 +146,12 @@ def _one_hot(Y: Array) -> bool:
     return bool(((Y == 0) | (Y == 1)).all() and (np.count_nonzero(Y, axis=1) == 1).all())
 
 
-def _soft(Y: Array, loss: str | None, where: str) -> Array:
-    high = 1 if loss == "binary-cross-entropy" else np.inf
-    bad = (Y < 0) | (Y > high)
+def _classes_of_rows(Y: Array, loss: str | None, where: str) -> Array:
+    """Class numbers of one-hot integers, otherwise soft labels as float64, checked."""
+    if Y.dtype.kind != "f" and _one_hot(Y):
+        return Y.argmax(axis=1)
+    most = 1 if loss == "binary-cross-entropy" else np.inf
+    bad = (Y < 0) | (Y > most)  # noqa: SIM300
     if bad.any():
         row, column = (int(i) for i in np.argwhere(bad)[0])
         raise InputError(
