@@ -1,1 +1,1 @@
-"""Ranks, nodes, shared vectors, slices, the ordered sum, updates. Knows vectors, never a network."""
+"""Ranks, nodes, shared vectors, slices, the ordered sum, updates. Knows no network."""

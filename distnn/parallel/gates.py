@@ -1,0 +1,100 @@
+"""How the ranks of a node wait for one another.
+
+A meeting has two halves: everyone *arrives*, the leader sees the last one arrive, may then do what
+must be done alone, and *releases* the others. Each rank announces itself in a cache line of its
+own in the node's shared memory, so that no message is sent, the leader reads one number per rank
+and every other rank only one. Whoever waits offers its core to others, because with more ranks
+than cores the one that is waited for may need it.
+
+A word rides along both ways: each rank's upwards (the leader sees the largest), the leader's
+verdict downwards.
+"""
+
+import os
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from .memory import SharedMemory
+
+LINE = 8  # int64 numbers in a cache line
+PATIENCE = 20_000  # polls before a waiting rank starts to nap: some 10 ms
+NAP = 0.0005  # seconds
+
+
+class Gates:
+    """The meeting point of one node's ranks."""
+
+    def __init__(self, memory: SharedMemory) -> None:
+        team = memory.team
+        self.is_leader = team.node_rank == 0
+        self._sync = memory.sync
+        self._count = 0
+        lines = memory.array((team.node_size + 1, LINE), np.int64)
+        self._flags = lines.data.cast("B").cast("q")
+        self._mine = team.node_rank * LINE
+        self._others = [rank * LINE for rank in range(1, team.node_size)]
+        self._verdict = team.node_size * LINE
+
+    def arrive(self, word: int = 0) -> None:
+        """Announce that all this rank wrote is there to be read."""
+        self._count += 1
+        if self._others:
+            self._flags[self._mine + 1] = word
+            self._sync()
+            self._flags[self._mine] = self._count
+
+    def await_all(self, word: int = 0) -> int:
+        """Leader: wait until every rank has arrived; the largest word, its own included."""
+        flags, count = self._flags, self._count
+        for line in self._others:
+            if flags[line] < count:
+                self._wait(line)
+            word = max(word, flags[line + 1])
+        if self._others:
+            self._sync()
+        return word
+
+    def release(self, word: int = 0) -> None:
+        """Leader: let the others go on, with what the leader wrote there to be read."""
+        if self._others:
+            self._flags[self._verdict + 1] = word
+            self._sync()
+            self._flags[self._verdict] = self._count
+
+    def await_release(self) -> int:
+        """Not the leader: wait until the leader says go on; its word."""
+        if self._flags[self._verdict] < self._count:
+            self._wait(self._verdict)
+        self._sync()
+        return self._flags[self._verdict + 1]
+
+    def meet(self, word: int = 0, alone: Callable[[int], int] | None = None) -> int:
+        """Arrive and be released: afterwards each rank may read what any rank wrote before.
+
+        Args:
+            word: what this rank has to tell.
+            alone: what the leader does while all others wait; it gets the largest word and
+                returns the one that everybody gets.
+
+        Returns:
+            The leader's word, on every rank of the node.
+        """
+        self.arrive(word)
+        if not self.is_leader:
+            return self.await_release()
+        word = self.await_all(word)
+        if alone is not None:
+            word = alone(word)
+        self.release(word)
+        return word
+
+    def _wait(self, line: int) -> None:
+        flags, count, offer_core = self._flags, self._count, os.sched_yield
+        for _ in range(PATIENCE):
+            if flags[line] >= count:
+                return
+            offer_core()
+        while flags[line] < count:  # seconds of evaluation or writing elsewhere: be quiet
+            time.sleep(NAP)

@@ -1,0 +1,73 @@
+"""Arrays that exist once per node and that every rank of the node reads and writes directly."""
+
+from typing import Any, cast
+
+import numpy as np
+
+from .mpi import MPI
+from .team import Team
+
+PAGE = 4096  # pages, so that the rank that first writes an array has it in its own memory
+
+
+class SharedMemory:
+    """Hands out node-shared arrays and gives them all back at once.
+
+    Reading what another rank wrote takes a meeting in between (see `gates.Gates`), which holds the
+    fences that the memory model of MPI's shared windows asks for.
+    """
+
+    def __init__(self, team: Team) -> None:
+        self.team = team
+        self._windows: list[MPI.Win] = []
+
+    def arrays(self, count: int, shape: tuple[int, ...], dtype: Any) -> list[np.ndarray]:
+        """`count` arrays of one shape, zero-filled, the same memory on every rank of the node.
+
+        Collective over the node. Each array starts on a page of its own.
+        """
+        dtype = np.dtype(dtype)
+        elements = int(np.prod(shape, dtype=np.int64))
+        stride = -(-elements * dtype.itemsize // PAGE) * PAGE
+        memory = self._allocate(count * stride)
+        return [
+            memory[number * stride : number * stride + elements * dtype.itemsize]
+            .view(dtype)
+            .reshape(shape)
+            for number in range(count)
+        ]
+
+    def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """One array, as `arrays`."""
+        return self.arrays(1, shape, dtype)[0]
+
+    def sync(self) -> None:
+        """A memory fence: what other ranks wrote before a meeting is seen after it.
+
+        MPI asks for one call per window; in MPICH and Open MPI each call fences all memory.
+        """
+        if self._windows:
+            self._windows[0].Sync()
+
+    def close(self) -> None:
+        """Give the memory back. Collective over the node; no array may be used afterwards."""
+        for window in self._windows:
+            window.Unlock_all()
+            window.Free()
+        self._windows.clear()
+
+    def _allocate(self, size: int) -> np.ndarray:
+        """Bytes that start on a page; private where the rank is alone on its node."""
+        size += PAGE
+        if self.team.node_size == 1:
+            memory = np.zeros(size, np.uint8)
+        else:
+            own = size if self.team.node_rank == 0 else 0
+            window = MPI.Win.Allocate_shared(
+                own, 1, comm=cast("MPI.Intracomm", self.team.node_comm)
+            )
+            window.Lock_all(MPI.MODE_NOCHECK)
+            self._windows.append(window)
+            buffer, _ = window.Shared_query(0)
+            memory = np.asarray(memoryview(cast(Any, buffer)), np.uint8)[:size]
+        return memory[-memory.ctypes.data % PAGE :]

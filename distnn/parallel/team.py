@@ -1,0 +1,180 @@
+"""The ranks of one run, and the nodes they stand on.
+
+Ranks are numbered so that those of one node follow one another, whatever order the launcher used;
+slices are contiguous runs of ranks, so that each node owns one run too. Rank 0 stays rank 0.
+
+Every method here is collective: all ranks call it, in the same order, and take the same path.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..errors import DistnnError, InputError
+from .mpi import MPI
+
+SHARED_MEMORY = "/dev/shm"  # where MPICH and Open MPI keep their shared windows on Linux
+
+
+class Team:
+    """The communicator of a run, cut into nodes.
+
+    Args:
+        comm: an MPI communicator; None means all ranks. It is duplicated, so that no message of
+            the caller's can meet one of ours.
+        shared: False makes every rank a node of its own, for machines without shared memory.
+
+    Attributes:
+        rank, size: this rank among all.
+        node, nodes: this rank's node among the nodes.
+        node_rank, node_size: this rank among those of its node; node_rank 0 is the leader.
+        node_ranks: for every node, its first rank and one past its last.
+    """
+
+    def __init__(self, comm: "MPI.Comm | None" = None, *, shared: bool = True) -> None:
+        base = MPI.COMM_WORLD if comm is None else comm
+        self._base = base
+        node_comm = _node_communicator(base, shared)
+        first = np.array(base.rank)
+        node_comm.Bcast(first)  # the leader's rank names the node
+        self.comm: MPI.Comm = base.Split(0, int(first) * base.size + base.rank)
+        self.node_comm: MPI.Comm = node_comm
+        self.rank, self.size = self.comm.rank, self.comm.size
+        self.node_rank, self.node_size = node_comm.rank, node_comm.size
+        sizes = np.zeros(self.size, np.int64)
+        sizes[self.rank] = self.node_size if self.node_rank == 0 else 0
+        self.comm.Allreduce(MPI.IN_PLACE, sizes)
+        starts = np.flatnonzero(sizes).tolist()
+        self.node_ranks = [(start, start + int(sizes[start])) for start in starts]
+        self.nodes = len(starts)
+        self.node = starts.index(self.rank - self.node_rank)
+        self.leaders: MPI.Comm | None = _communicator_or_none(
+            self.comm.Split(0 if self.node_rank == 0 else MPI.UNDEFINED, self.rank)
+        )
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, the one that speaks, reads and writes."""
+        return self.rank == 0
+
+    def with_memory(self, node_bytes: int, say: Callable[[str], None]) -> "Team":
+        """This team, or one without shared memory if a node has no room for `node_bytes`.
+
+        A window that does not fit into the machine's shared memory would not be refused but kill
+        the rank that first touches a page too many, so the room is looked at before.
+
+        Args:
+            node_bytes: what one node is going to share, in bytes.
+            say: gets one line, on rank 0, if a node has too little room.
+        """
+        room = np.array([shared_memory_room()])
+        self.comm.Allreduce(MPI.IN_PLACE, room, MPI.MIN)
+        if self.node_size == self.size == 1 or int(room[0]) >= node_bytes:
+            return self
+        if self.is_first:
+            say(
+                f"shared memory ({SHARED_MEMORY}) has room for {int(room[0]) >> 20} MB on a node "
+                f"and {node_bytes >> 20} MB are needed; going on without it, with a copy per rank"
+            )
+        return Team(self._base, shared=False)
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's `value` on every rank; anything JSON can hold, floats to the last bit."""
+        text = json.dumps(value).encode() if self.is_first else b""
+        size = np.array(len(text))
+        self.comm.Bcast(size)
+        buffer = np.empty(int(size), np.uint8)
+        if self.is_first:
+            buffer[:] = np.frombuffer(text, np.uint8)
+        self.comm.Bcast(buffer)
+        return json.loads(buffer.tobytes())
+
+    def on_first(self, work: Callable[[], Any]) -> Any:
+        """Run `work` on rank 0 alone; every rank gets its result, or its error.
+
+        Args:
+            work: returns something JSON can hold.
+
+        Raises:
+            DistnnError: on every rank, the one that `work` raised on rank 0. Other exceptions
+                rise on rank 0 only and end the job.
+        """
+        outcome: dict[str, Any] = {}
+        error: DistnnError | None = None
+        if self.is_first:
+            try:
+                outcome["result"] = work()
+            except DistnnError as caught:
+                error = caught
+                outcome["error"] = str(caught)
+                outcome["input"] = isinstance(caught, InputError)
+        outcome = self.broadcast(outcome)
+        if error is not None:
+            raise error
+        if "error" in outcome:
+            raise (
+                InputError(outcome["error"]) if outcome["input"] else DistnnError(outcome["error"])
+            )
+        return outcome["result"]
+
+    def agree(self, problem: DistnnError | None) -> None:
+        """Raise on every rank if any rank has a problem; the lowest rank's is the one told.
+
+        Raises:
+            InputError: the lowest such rank's problem.
+        """
+        culprit = np.array(self.size if problem is None else self.rank)
+        self.comm.Allreduce(MPI.IN_PLACE, culprit, MPI.MIN)
+        if int(culprit) == self.size:
+            return
+        text = str(problem).encode() if self.rank == int(culprit) else b""
+        size = np.array(len(text))
+        self.comm.Bcast(size, int(culprit))
+        buffer = np.frombuffer(text, np.uint8).copy() if text else np.empty(int(size), np.uint8)
+        self.comm.Bcast(buffer, int(culprit))
+        if problem is not None and self.rank == int(culprit):
+            raise problem
+        raise InputError(buffer.tobytes().decode())
+
+    def broadcast_among_leaders(self, array: np.ndarray) -> None:
+        """Send rank 0's contiguous `array` to the same array of every other node."""
+        if self.leaders is not None and self.nodes > 1:
+            flat = array.reshape(-1)
+            block = (1 << 28) // max(1, flat.itemsize)  # counts stay below MPI's 2**31
+            for start in range(0, flat.size, block):
+                self.leaders.Bcast(flat[start : start + block])
+        self.node_comm.Barrier()
+
+    def gather(self, values: np.ndarray, counts: list[int]) -> np.ndarray | None:
+        """The float64 `values` of all ranks in rank order, on rank 0; None elsewhere.
+
+        Args:
+            values: this rank's values, as many as ``counts[rank]``.
+            counts: how many values each rank has; the same list on every rank.
+        """
+        whole = np.empty(sum(counts), np.float64) if self.is_first else None
+        receive = None if whole is None else [whole, counts]
+        self.comm.Gatherv(np.ascontiguousarray(values, np.float64), receive)
+        return whole
+
+
+def shared_memory_room() -> int:
+    """Free bytes of this machine's shared memory."""
+    try:
+        disk = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return 0
+    return disk.f_bavail * disk.f_frsize
+
+
+def _node_communicator(base: "MPI.Comm", shared: bool) -> "MPI.Comm":
+    if shared:
+        return base.Split_type(MPI.COMM_TYPE_SHARED, base.rank)
+    return base.Split(base.rank)
+
+
+def _communicator_or_none(comm: "MPI.Comm") -> "MPI.Comm | None":
+    return None if comm == MPI.COMM_NULL else comm
