@@ -1,0 +1,95 @@
+"""A run's directory: where its files lie, whether it holds a run already."""
+
+import time
+from pathlib import Path
+
+from distnn.errors import InputError
+from distnn.run.files import leftovers, write_text
+
+
+class RunDirectory:
+    """The files of one run under `path`; nothing is touched before ``create`` or ``open``.
+
+    ``config``, ``metrics``, ``timings``, ``summary`` are files, ``checkpoints`` a directory;
+    ``claim`` is the file by which one job keeps others from writing here.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.toml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.timings = self.path / "timings.jsonl"
+        self.summary = self.path / "summary.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.claim = self.path / "writer.lock"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def holds_run(self) -> bool:
+        """Whether a run was recorded here; raises InputError if that cannot be seen."""
+        try:
+            return self.config.exists() or any(self.checkpoints.glob("*.safetensors"))
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", str(self.path)) from None
+
+    def create(self, config: str) -> None:
+        """Make the directory and record the run's config.toml in it.
+
+        Raises:
+            InputError: it holds a run already, is a file, or cannot be written.
+        """
+        if self.holds_run():
+            remedy = "use --resume or another --run-dir"
+            raise InputError("already holds a run", str(self.path), remedy)
+        self._make()
+        self._write(config)
+
+    def open(self) -> None:
+        """Make ready to go on with the run found here; left-overs of killed writers are removed.
+
+        Raises:
+            InputError: there is no run, or its directory cannot be written.
+        """
+        if not self.config.is_file():
+            raise InputError("holds no run (no config.toml)", str(self.path), "check --run-dir")
+        self._make()
+
+    def record(self, config: str) -> None:
+        """Replace config.toml, as when a resumed run gets more epochs; raises InputError."""
+        self._write(config)
+
+    def _make(self) -> None:
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for path in (*leftovers(self.path), *leftovers(self.checkpoints)):
+                path.unlink(missing_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            remedy = "give another --run-dir"
+            raise InputError("a file is in the way", str(self.path), remedy) from None
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _write(self, config: str) -> None:
+        try:
+            write_text(self.config, config)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> InputError:
+        what = f"cannot be written: {error.strerror or error}"
+        return InputError(what, str(self.path), "give another --run-dir")
+
+
+def default_path(data: str, parent: str | Path = "runs") -> Path:
+    """``runs/<time>-<data>``: local time to the second, the data's name without its ending.
+
+    A number is added if there is such a directory, so that two runs of one second do not meet.
+    """
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(data).stem) or "data"
+    first = Path(parent) / f"{time.strftime('%Y%m%d-%H%M%S')}-{name[:40]}"
+    path, number = first, 1
+    while path.exists():
+        number += 1
+        path = first.with_name(f"{first.name}-{number}")
+    return path

@@ -1,0 +1,49 @@
+"""Writing files that are whole or not there: aside, flushed to the disk, renamed."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+TEMPORARY = ".tmp"
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` fill a file beside `path`, flush it, and rename it to `path`.
+
+    Whoever reads `path` finds the old content or the new, never a part, also after the machine
+    lost power: the file is on the disk before its name is, and the name when this returns.
+
+    Raises:
+        OSError: no space, no permission; `path` is as it was, and nothing is left beside it.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        write(aside)
+        flush(aside)
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            aside.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`text` as the whole content of `path`; raises as `write_whole`."""
+    write_whole(path, lambda aside: aside.write_bytes(text.encode()) and None)
+
+
+def flush(path: Path) -> None:
+    """Wait until the content of a file, or the names in a directory, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def leftovers(directory: Path) -> list[Path]:
+    """What writers that were killed left behind."""
+    return sorted(directory.glob(f".*{TEMPORARY}"))

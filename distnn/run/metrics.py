@@ -1,0 +1,95 @@
+"""Metrics as lines of JSON, and the summary.
+
+``metrics.jsonl`` holds only what does not depend on ranks, time and stops, so that it is the same
+to the last byte for the same training; seconds go to ``timings.jsonl``.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distnn.errors import InputError
+from distnn.run.files import write_text
+
+
+def append(path: Path, record: Mapping[str, Any]) -> None:
+    """Add one object as a line; it is on the disk when this returns.
+
+    Numbers are written so that reading gives the same bits; one that is not finite (the r2 of
+    a constant target) becomes null. Append an epoch's line before its checkpoint is written:
+    ``truncate_after`` removes a line too many, but nothing brings back one that is missing.
+
+    Raises:
+        OSError: no space, no permission.
+    """
+    line = json.dumps(_plain(record), allow_nan=False) + "\n"
+    with path.open("ab") as file:
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file, none if there is no file. A torn last line is left out.
+
+    Raises:
+        InputError: another line is not a JSON object, or the file cannot be read.
+    """
+    return [record for _, record in _lines(path)]
+
+
+def truncate_after(path: Path, epoch: int) -> None:
+    """Keep the lines of epochs up to `epoch`, byte for byte, as a resumed run needs them.
+
+    Raises:
+        InputError: the file is damaged, or cannot be read or written.
+    """
+    if not path.exists():
+        return
+    kept = b"".join(line for line, record in _lines(path) if record.get("epoch", 0) <= epoch)
+    try:
+        write_text(path, kept.decode())
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", str(path)) from None
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """Write ``summary.json``, whole or not at all; numbers as in ``append``. Raises OSError."""
+    write_text(path, json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
+
+
+def _lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", str(path)) from None
+    lines = content.splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()  # the writer was killed in the middle of it
+    return [(line, _record(path, number, line)) for number, line in enumerate(lines, 1)]
+
+
+def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("epoch", 0), int):
+        what = f"line {number} is not one of ours"
+        raise InputError(what, str(path), "remove the line, or move the file away")
+    return record
+
+
+def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """numpy's scalars as Python's; a number that is not finite as None."""
+    plain: dict[str, Any] = {}
+    for key, value in record.items():
+        value = value.item() if hasattr(value, "item") else value
+        is_lost = isinstance(value, float) and not math.isfinite(value)
+        plain[key] = None if is_lost else value
+    return plain
