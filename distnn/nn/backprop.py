@@ -1,0 +1,183 @@
+"""Forward and backward pass over one slice, as matrices.
+
+    A[0] = rows with a column of ones in front                        (b, 1 + n_0)
+    Z[l] = A[l-1] @ W[l]                                              (b, n_l)
+    A[l] = h(Z[l]) with a column of ones in front                     (b, 1 + n_l)
+    D[L] = dE/dZ[L]                                                   (b, n_L)
+    dW[l] = A[l-1].T @ D[l]                                           (1 + n_{l-1}, n_l)
+    D[l-1] = (D[l] @ W[l][1:].T) * h'(Z[l-1])                         (b, n_{l-1})
+
+Document 002, eq. (1) and (2), with the rows of a batch in place of its single point (document 000,
+sections 1.2 and 2.3).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distnn.nn.activations import ACTIVATIONS
+from distnn.nn.dropout import Dropout
+from distnn.nn.layout import Array, aligned
+from distnn.nn.outputs import make_output
+
+if TYPE_CHECKING:
+    from distnn.nn.network import Network
+
+
+class SlicePass:
+    """Forward and backward pass over up to ``rows`` batch items; nothing is allocated per step.
+
+    Args:
+        network: whose weights are used, wherever they lie at the time.
+        rows: the most rows a slice has.
+
+    The result for b rows depends on their content and on b alone. A caller silences numpy's
+    overflow and underflow warnings around its loop: exp may do either, and both are meant.
+    """
+
+    def __init__(self, network: "Network", rows: int) -> None:
+        self.network = network
+        self.rows = rows
+        self._buffers = _Buffers(network, rows)
+        self._views: dict[int, _Views] = {}
+        self._dropout = Dropout(network.dropout, network.seed)
+        self._h = ACTIVATIONS[network.activation]
+        self._weights: list[Array] = []
+        self._transposed: list[Array] = []
+        self._A0 = self._T = np.empty((0, 0), network.dtype)
+
+    def input(self, b: int) -> Array:
+        """The input buffer A[0] (b, 1 + n_0), with its ones column."""
+        return self._buffers.A0[:b]
+
+    def target(self, b: int) -> Array:
+        """The target buffer T (b, n_L)."""
+        return self._buffers.T[:b]
+
+    @property
+    def output(self) -> Array:
+        """A[L] (b, n_L) of the last forward pass: good until the next."""
+        return self._v.out.A
+
+    def forward(self, A0: Array, T: Array, dropout: tuple[int, int] | None = None) -> float:
+        """Compute the outputs and the loss of b rows.
+
+        Args:
+            A0: (b, 1 + n_0) with its ones column: ``input(b)`` or a view of a data set.
+            T: (b, n_L) targets. Both are looked at again by ``backward``.
+            dropout: (step, slice) in training, to draw the masks from.
+
+        Returns:
+            The loss, summed over the rows.
+        """
+        self._T = T
+        self._to_last_net_input(A0, dropout)
+        return self._v.out.loss(T) if len(A0) else 0.0
+
+    def outputs(self, A0: Array) -> Array:
+        """Compute the outputs A[L] (b, n_L) of b rows, without targets: good until the next."""
+        self._to_last_net_input(A0, None)
+        return self._v.out.activate() if len(A0) else self._v.out.A
+
+    def backward(self, dW: Sequence[Array], scale: float) -> Iterator[int]:
+        """Compute scale * dE/dW of the rows of the last forward pass, from the last layer down.
+
+        Args:
+            dW: matrices shaped as ``network.weights``, layer l at index l - 1; overwritten.
+            scale: 1 / items of the whole batch, for gradients of the mean.
+
+        Yields:
+            l = L ... 1, as soon as the gradient of layer l is complete; the weights of layer l
+            are still needed then, until the next is asked for.
+        """
+        v, layers = self._v, len(dW)
+        if not len(self._A0):
+            for l in range(layers, 0, -1):
+                dW[l - 1].fill(0)
+                yield l
+            return
+        D = v.D
+        v.out.sensitivity(self._T, D[layers], scale)
+        for l in range(layers, 1, -1):
+            np.matmul(v.At[l - 1], D[l], dW[l - 1])
+            yield l
+            np.matmul(D[l], self._transposed[l - 1], D[l - 1])
+            if self._dropped:
+                np.multiply(D[l - 1], v.M[l - 1], D[l - 1])
+            self._h.times_derivative(D[l - 1], v.H[l - 1], v.Z[l - 1], v.scratch[l - 1])
+        np.matmul(self._A0.T, D[1], dW[0])
+        yield 1
+
+    def _to_last_net_input(self, A0: Array, dropout: tuple[int, int] | None) -> None:
+        b = len(A0)
+        if b not in self._views:
+            self._views[b] = _Views(self._buffers, self.network, b)
+        self._v = v = self._views[b]
+        self._A0 = A0
+        self._dropped = dropout is not None and self._dropout.rate > 0
+        W = self._see_weights()
+        if not b:
+            return
+        A, last = A0, len(W)
+        for l in range(1, last):
+            np.matmul(A, W[l - 1], v.Z[l])
+            self._h.value(v.Z[l], v.H[l], v.scratch[l])
+            if self._dropped and dropout is not None:
+                self._dropout.draw(*dropout, l, v.M[l])
+                np.multiply(v.H[l], v.M[l], v.A_inner[l])
+            else:
+                np.copyto(v.A_inner[l], v.H[l])
+            A = v.A[l]
+        np.matmul(A, W[last - 1], v.out.Z)
+
+    def _see_weights(self) -> list[Array]:
+        W = self.network.weights
+        if W is not self._weights:
+            self._weights = W
+            self._transposed = [w[1:].T for w in W]
+        return W
+
+
+class _Buffers:
+    """The memory of a pass: room for ``rows`` rows in every layer.
+
+    h(Z) is kept in a contiguous H and copied into A beside the ones: every pass over a contiguous
+    array costs a third of one over A[:, 1:], and with dropout the derivative needs the undropped
+    H. Index 0 and, for what only hidden layers have, index L are unused.
+    """
+
+    def __init__(self, network: "Network", rows: int) -> None:
+        dtype, hidden = network.dtype, network.layers[1:-1]
+        from_net_input = ACTIVATIONS[network.activation].from_net_input
+        nothing = np.empty((0, 0), dtype)
+        self.A0 = aligned((rows, 1 + network.layers[0]), dtype)
+        self.A0[:, 0] = 1
+        self.T = aligned((rows, network.layers[-1]), dtype)
+        self.A = [nothing] + [aligned((rows, 1 + n), dtype) for n in hidden]
+        for A in self.A[1:]:
+            A[:, 0] = 1
+        self.H = [nothing] + [aligned((rows, n), dtype) for n in hidden]
+        self.Z = self.H
+        if from_net_input:
+            self.Z = [nothing] + [aligned((rows, n), dtype) for n in hidden]
+        self.M = self.H
+        if network.dropout > 0:
+            self.M = [nothing] + [aligned((rows, n), dtype) for n in hidden]
+        self.D = [nothing] + [aligned((rows, n), dtype) for n in network.layers[1:]]
+        self.scratch = aligned((rows * max(hidden, default=0),), dtype)
+
+
+class _Views:
+    """The first b rows of every buffer. Made once for each b: there are two or three."""
+
+    def __init__(self, buffers: _Buffers, network: "Network", b: int) -> None:
+        self.A = [A[:b] for A in buffers.A]
+        self.A_inner = [A[:b, 1:] for A in buffers.A]
+        self.At = [A[:b].T for A in buffers.A]
+        self.H = [H[:b] for H in buffers.H]
+        self.Z = self.H if buffers.Z is buffers.H else [Z[:b] for Z in buffers.Z]
+        self.M = [M[:b] for M in buffers.M]
+        self.D = [D[:b] for D in buffers.D]
+        self.scratch = [buffers.scratch[: H.size].reshape(H.shape) for H in self.H]
+        self.out = make_output(network.output, network.loss, b, network.layers[-1], network.dtype)

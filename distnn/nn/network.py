@@ -1,0 +1,294 @@
+"""A dense network: its shape, its weights, and what one does with it on one machine."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from distnn.errors import InputError
+from distnn.nn.activations import ACTIVATIONS
+from distnn.nn.backprop import SlicePass
+from distnn.nn.initializers import INITIALIZERS
+from distnn.nn.layout import Array, aligned, matrices, total_size, weight_shapes
+from distnn.nn.losses import LOSSES
+from distnn.nn.names import look_up
+from distnn.nn.outputs import check_pair
+from distnn.nn.streams import WEIGHTS, Stream
+
+ROWS_AT_ONCE = 1024  # forward() goes through its rows in slices of this many
+
+DTYPES = ("float32", "float64")
+
+
+class Network:
+    """A dense network and its weights ``W[l]`` (1 + n_in, n_out), row 0 the bias.
+
+    Args:
+        layers: widths, from input to output: ``[64, 32, 10]``.
+        activation: of the hidden layers; a name of ``ACTIVATIONS``.
+        output: activation of the last layer; a name of ``OUTPUTS``.
+        loss: a name of ``LOSSES``.
+        dtype: "float32" or "float64".
+        seed: of the initial weights and of dropout; 0 <= seed < 2**64.
+        init: a name of ``INITIALIZERS``; None: by the activation of each layer.
+        dropout: probability to drop a hidden unit in training, in [0, 1).
+
+    Raises:
+        InputError: any of these is not so, or output and loss do not fit.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int],
+        activation: str = "relu",
+        output: str = "softmax",
+        loss: str = "cross-entropy",
+        dtype: str = "float32",
+        seed: int = 0,
+        init: str | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        self.layers = _checked_widths(layers)
+        look_up(ACTIVATIONS, activation, "activation")
+        check_pair(output, loss, self.layers[-1])
+        if init is not None:
+            look_up(INITIALIZERS, init, "init")
+        self.activation, self.output, self.loss, self.init = activation, output, loss, init
+        self.dtype = _checked_dtype(dtype)
+        self.seed = _checked_seed(seed)
+        self.dropout = _checked_rate(dropout)
+        self.shapes = weight_shapes(self.layers)
+        self.size = total_size(self.shapes)
+        self._vector: Array | None = None
+        self._weights: list[Array] = []
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
+        return f"Network({arguments})"
+
+    def config(self) -> dict[str, Any]:
+        """Plain values that rebuild the network, without its weights: ``Network(**config)``."""
+        return {
+            "layers": list(self.layers),
+            "activation": self.activation,
+            "output": self.output,
+            "loss": self.loss,
+            "dtype": self.dtype.name,
+            "seed": self.seed,
+            "init": self.init,
+            "dropout": self.dropout,
+        }
+
+    # Weights
+
+    @property
+    def weights(self) -> list[Array]:
+        """``[W[1], ..., W[L]]``: writable views, (1 + n_in, n_out), row 0 the bias."""
+        if self._vector is None:
+            vector = aligned((self.size,), self.dtype)
+            self.draw(vector)
+            self.place(vector)
+        return self._weights
+
+    @property
+    def vector(self) -> Array:
+        """All weights as one flat vector (size,), in layer order, C layout."""
+        if self._vector is None:
+            _ = self.weights  # draws them
+        assert self._vector is not None
+        return self._vector
+
+    def views(self, vector: Array) -> list[Array]:
+        """A flat vector (size,) as matrices shaped as the weights."""
+        return matrices(vector, self.shapes)
+
+    def place(self, vector: Array) -> None:
+        """Let the weights live in this vector (size,) from now on. Its content is the weights."""
+        assert vector.shape == (self.size,), (vector.shape, self.size)
+        assert vector.dtype == self.dtype, (vector.dtype, self.dtype)
+        self._vector = vector
+        self._weights = self.views(vector)
+
+    def draw(self, vector: Array) -> None:
+        """Write the initial weights into a flat vector (size,), drawn from (seed, layer)."""
+        stream = Stream(self.seed, WEIGHTS)
+        for l, W in enumerate(self.views(vector), start=1):
+            INITIALIZERS[self._initializer(l)](stream.at(l), W)
+
+    def _initializer(self, l: int) -> str:
+        if self.init is not None:
+            return self.init
+        activation = self.activation if l < len(self.shapes) else self.output
+        return "glorot" if activation == "softmax" else ACTIVATIONS[activation].initial
+
+    # Rows and targets
+
+    def rows(self, X: ArrayLike) -> Array:
+        """X as (b, n_0) matrix of the network's dtype.
+
+        Raises:
+            InputError: not numbers, not finite, or not n_0 features.
+        """
+        X = _numbers(X, "X")
+        matrix = X.reshape(len(X), -1) if X.ndim > 1 and X.size else X
+        if matrix.ndim != 2 or matrix.shape[1] != self.layers[0]:
+            raise InputError(
+                f"has shape {X.shape}",
+                where="X",
+                remedy=f"the network takes rows of {self.layers[0]} features",
+            )
+        return matrix.astype(self.dtype, copy=False)
+
+    def targets(self, T: ArrayLike) -> Array:
+        """T as (n, n_L) matrix of the network's dtype.
+
+        Args:
+            T: class numbers (n,) where the network has more than one output;
+                else one-hot or soft labels, or real targets, (n, n_L) or (n,).
+
+        Raises:
+            InputError: not numbers, not finite, another number of outputs, or out of range.
+        """
+        T = _numbers(T, "targets")
+        n_out = self.layers[-1]
+        if T.ndim == 1 and n_out > 1:
+            return self._one_hot(T)
+        if T.ndim == 1:
+            T = T[:, None]
+        if T.ndim != 2 or T.shape[1] != n_out:
+            raise InputError(
+                f"have shape {T.shape}",
+                where="targets",
+                remedy=f"the network has {n_out} outputs: give (n, {n_out})"
+                + (" or class numbers (n,)" if n_out > 1 else " or (n,)"),
+            )
+        loss = LOSSES[self.loss]
+        if T.size and (T.min() < loss.lowest or T.max() > loss.highest):
+            raise InputError(
+                f"lie between {T.min()} and {T.max()}",
+                where="targets",
+                remedy=f"{self.loss} takes targets from {loss.lowest} to {loss.highest}",
+            )
+        return np.ascontiguousarray(T, self.dtype)
+
+    def _one_hot(self, classes: NDArray[Any]) -> Array:
+        n_out = self.layers[-1]
+        numbers = classes.astype(np.int64)
+        wrong = (numbers != classes) | (numbers < 0) | (numbers >= n_out)
+        if wrong.any():
+            first = int(wrong.argmax())
+            raise InputError(
+                f"item {first} is {classes[first]}",
+                where="targets",
+                remedy=f"class numbers are whole, from 0 to {n_out - 1}",
+            )
+        T = np.zeros((len(numbers), n_out), self.dtype)
+        T[np.arange(len(numbers)), numbers] = 1
+        return T
+
+    # Passes
+
+    def forward(self, X: ArrayLike) -> Array:
+        """The outputs (b, n_L) for rows X (b, n_0)."""
+        X = self.rows(X)
+        outputs = np.empty((len(X), self.layers[-1]), self.dtype)
+        run = SlicePass(self, min(len(X), ROWS_AT_ONCE))
+        with np.errstate(over="ignore", under="ignore"):
+            for start in range(0, len(X), ROWS_AT_ONCE):
+                part = X[start : start + ROWS_AT_ONCE]
+                A0 = run.input(len(part))
+                A0[:, 1:] = part
+                outputs[start : start + len(part)] = run.outputs(A0)
+        return outputs
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Class numbers (b,) where the outputs are softmax or sigmoid, else the outputs (b, n_L).
+
+        One sigmoid output says class 1 from 0.5 on.
+        """
+        return self.decide(self.forward(X))
+
+    def decide(self, outputs: Array) -> NDArray[Any]:
+        """What ``predict`` makes of the outputs (b, n_L)."""
+        if self.output not in ("softmax", "sigmoid"):
+            return outputs
+        if self.layers[-1] == 1:
+            return (outputs[:, 0] >= 0.5).astype(np.int64)
+        return outputs.argmax(axis=1)
+
+    def loss_and_gradients(self, X: ArrayLike, T: ArrayLike) -> tuple[float, list[Array]]:
+        """Mean loss over the b rows, and the gradients of that mean, without dropout.
+
+        Args:
+            X: rows (b, n_0), b >= 1.
+            T: targets, see ``targets``.
+
+        Returns:
+            The mean loss, and one gradient per layer, shaped as ``weights``.
+
+        Raises:
+            InputError: X or T do not fit the network or each other, or are empty.
+        """
+        X, T = self.rows(X), self.targets(T)
+        if len(X) != len(T):
+            raise InputError(
+                f"{len(X)} rows and {len(T)} targets", where="X", remedy="give one target per row"
+            )
+        if not len(X):
+            raise InputError("has no rows", where="X", remedy="give at least one")
+        run = SlicePass(self, len(X))
+        A0 = run.input(len(X))
+        A0[:, 1:] = X
+        gradients = self.views(aligned((self.size,), self.dtype))
+        with np.errstate(over="ignore", under="ignore"):
+            loss = run.forward(A0, T)
+            for _ in run.backward(gradients, 1 / len(X)):
+                pass
+        return loss / len(X), gradients
+
+
+def _numbers(values: ArrayLike, where: str) -> NDArray[Any]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"holds {array.dtype}", where=where, remedy="give real numbers")
+    if array.ndim == 0:
+        raise InputError("is a single number", where=where, remedy="give an array of items")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError("holds NaN or infinity", where=where, remedy="clean the data first")
+    return array
+
+
+def _checked_widths(layers: Sequence[int]) -> tuple[int, ...]:
+    try:
+        widths = tuple(int(n) for n in layers if int(n) == n)
+    except (TypeError, ValueError):
+        widths = ()
+    if not isinstance(layers, str) and len(widths) == len(layers) >= 2 and min(widths) >= 1:
+        return widths
+    raise InputError(
+        f"{layers!r} are no layer widths",
+        where="layers",
+        remedy="give at least two whole numbers from 1 on, input first: [64, 32, 10]",
+    )
+
+
+def _checked_dtype(dtype: object) -> "np.dtype[Any]":
+    try:
+        name = np.dtype(dtype).name  # type: ignore[call-overload]
+    except TypeError:
+        name = dtype
+    look_up(dict.fromkeys(DTYPES), name, "dtype")
+    return np.dtype(name)
+
+
+def _checked_seed(seed: int) -> int:
+    if isinstance(seed, (int, np.integer)) and 0 <= seed < 2**64:
+        return int(seed)
+    raise InputError(f"{seed!r} is no seed", where="seed", remedy="give a whole number from 0 on")
+
+
+def _checked_rate(rate: float) -> float:
+    if isinstance(rate, (int, float, np.number)) and 0 <= rate < 1:
+        return float(rate)
+    raise InputError(f"{rate!r}", where="dropout", remedy="give a number from 0 to below 1")

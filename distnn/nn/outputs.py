@@ -1,0 +1,222 @@
+"""The last layer: output activation and loss together, from the net input Z to D = dE/dZ.
+
+Together, because some pairs have a short and stable form that neither has alone. An ``Output``
+holds the buffers of one slice of b rows; nothing is allocated per step.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from distnn.errors import InputError
+from distnn.nn.activations import ACTIVATIONS, sigmoid
+from distnn.nn.layout import Array, aligned
+from distnn.nn.losses import LOSSES, total
+from distnn.nn.names import look_up
+
+OUTPUTS: tuple[str, ...] = (*ACTIVATIONS, "softmax")
+
+
+class Output(Protocol):
+    """What the last layer does with its net input Z of shape (b, n_out)."""
+
+    Z: Array
+
+    def activate(self) -> Array:
+        """Compute the outputs A (b, n_out) of Z, without a loss. Uses Z up."""
+        ...
+
+    def loss(self, T: Array) -> float:
+        """Compute the outputs of Z and the loss, summed over the rows. Uses Z up."""
+        ...
+
+    def sensitivity(self, T: Array, D: Array, scale: float) -> None:
+        """Write scale * dE/dZ into D, after ``loss``."""
+        ...
+
+    @property
+    def A(self) -> Array:
+        """The outputs (b, n_out), after ``loss``."""
+        ...
+
+
+class ElementwiseOutput:
+    """Any element-wise activation with any loss: D = dE/dA * h'(Z) (document 003, eq. 5 and 17)."""
+
+    def __init__(self, output: str, loss: str, b: int, n: int, dtype: DTypeLike) -> None:
+        self._h = ACTIVATIONS[output]
+        self._loss = LOSSES[loss]
+        self.Z = aligned((b, n), dtype)
+        self._A = aligned((b, n), dtype)
+        self._scratch = (aligned((b, n), dtype), aligned((b, n), dtype))
+
+    @property
+    def A(self) -> Array:
+        """The outputs (b, n_out)."""
+        return self._A
+
+    def activate(self) -> Array:
+        """A = h(Z)."""
+        self._h.value(self.Z, self._A, self._scratch[0])
+        return self._A
+
+    def loss(self, T: Array) -> float:
+        """E(A, T), summed over the rows."""
+        return self._loss.value(self.activate(), T, self._scratch)
+
+    def sensitivity(self, T: Array, D: Array, scale: float) -> None:
+        """D = scale * dE/dA * h'(Z)."""
+        self._loss.gradient(self._A, T, D)
+        np.multiply(D, scale, D)
+        self._h.times_derivative(D, self._A, self.Z, self._scratch[0])
+
+
+class SigmoidCrossEntropy:
+    """Sigmoid outputs with binary cross-entropy, from Z: no logarithm of an output that is 0.
+
+    -y ln a - (1 - y) ln(1 - a) = max(z, 0) - y z + ln(1 + exp(-|z|)), and D = A - T.
+    """
+
+    def __init__(self, b: int, n: int, dtype: DTypeLike) -> None:
+        self.Z = aligned((b, n), dtype)
+        self._A = aligned((b, n), dtype)
+        self._E = aligned((b, n), dtype)
+
+    @property
+    def A(self) -> Array:
+        """The outputs (b, n_out)."""
+        return self._A
+
+    def activate(self) -> Array:
+        """A = sigmoid(Z)."""
+        sigmoid(self.Z, self._A, self._E)
+        return self._A
+
+    def loss(self, T: Array) -> float:
+        """Binary cross-entropy, summed over rows and outputs. Uses Z up."""
+        self.activate()
+        Z, E = self.Z, self._E
+        np.absolute(Z, E)
+        np.negative(E, E)
+        np.exp(E, E)
+        np.log1p(E, E)  # ln(1 + exp(-|z|))
+        loss = total(E)
+        np.maximum(Z, 0, out=E)
+        np.multiply(Z, T, Z)
+        np.subtract(E, Z, E)  # max(z, 0) - y z
+        return loss + total(E)
+
+    def sensitivity(self, T: Array, D: Array, scale: float) -> None:
+        """D = scale * (A - T)."""
+        np.subtract(self._A, T, D)
+        np.multiply(D, scale, D)
+
+
+class Softmax:
+    """Softmax outputs a_i = k_i / k, k_i = exp(z_i), k = sum of k_i (document 003, eq. 18).
+
+    A row's largest z is subtracted first, which changes no a_i and keeps k_i in (0, 1].
+    """
+
+    def __init__(self, b: int, n: int, dtype: DTypeLike) -> None:
+        self.Z = aligned((b, n), dtype)
+        self._A = aligned((b, n), dtype)
+        self._K = aligned((b, n), dtype)  # k_i
+        self._k, self._largest, self._y, self._row = (aligned((b,), dtype) for _ in range(4))
+        self._ones = np.ones(n, dtype)
+
+    @property
+    def A(self) -> Array:
+        """The outputs (b, n_out), computed when asked for: D does not need them."""
+        return np.divide(self._K, self._k[:, None], self._A)
+
+    def activate(self) -> Array:
+        """A = softmax(Z). Leaves Z less each row's largest element."""
+        self._numerators()
+        return self.A
+
+    def _numerators(self) -> None:
+        Z, K = self.Z, self._K
+        np.maximum.reduce(Z, 1, None, self._largest)
+        np.subtract(Z, self._largest[:, None], Z)
+        np.exp(Z, K)
+        np.dot(K, self._ones, self._k)
+
+
+class SoftmaxCrossEntropy(Softmax):
+    """Softmax with cross-entropy: the short form of document 003, eq. 19, soft labels included."""
+
+    def loss(self, T: Array) -> float:
+        """Sum of -y ln a = y (ln k - z), by log-sum-exp."""
+        self._numerators()
+        row, y = self._row, self._y
+        np.dot(T, self._ones, y)  # sum of y_i: 1, unless the labels are not probabilities
+        np.log(self._k, row)
+        np.multiply(row, y, row)
+        np.subtract(row, np.vecdot(T, self.Z, self._largest), row)
+        return total(row)
+
+    def sensitivity(self, T: Array, D: Array, scale: float) -> None:
+        """D = scale * (a_i sum(y) - y_i), with a_i = k_i / k."""
+        row = self._row
+        np.divide(self._y, self._k, row)
+        np.multiply(self._K, row[:, None], D)
+        np.subtract(D, T, D)
+        np.multiply(D, scale, D)
+
+
+class SoftmaxJacobian(Softmax):
+    """Softmax with any other loss: D = H' dE/dA with the full Jacobian (document 003, eq. 5, 18).
+
+    H'_ii = a_i (1 - a_i) and H'_ij = -a_i a_j, so (H' g)_i = a_i (g_i - sum of a_j g_j).
+    """
+
+    def __init__(self, loss: str, b: int, n: int, dtype: DTypeLike) -> None:
+        super().__init__(b, n, dtype)
+        self._loss = LOSSES[loss]
+        self._scratch = (aligned((b, n), dtype), aligned((b, n), dtype))
+
+    def loss(self, T: Array) -> float:
+        """E(A, T), summed over the rows."""
+        return self._loss.value(self.activate(), T, self._scratch)
+
+    def sensitivity(self, T: Array, D: Array, scale: float) -> None:
+        """D = scale * H' dE/dA."""
+        A = self._A
+        self._loss.gradient(A, T, D)
+        np.subtract(D, np.vecdot(A, D, self._row)[:, None], D)
+        np.multiply(D, A, D)
+        np.multiply(D, scale, D)
+
+
+def check_pair(output: str, loss: str, n_out: int) -> None:
+    """See whether this output activation and this loss make sense together.
+
+    Raises:
+        InputError: unknown name, or a pair that makes no sense; the remedy names one that does.
+    """
+    look_up(dict.fromkeys(OUTPUTS), output, "output")
+    look_up(LOSSES, loss, "loss")
+    if output == "softmax" and n_out == 1:
+        raise InputError(
+            "softmax over one output is always 1",
+            where="output",
+            remedy="use output sigmoid with loss binary-cross-entropy, or two outputs",
+        )
+    fitting = {"cross-entropy": "softmax", "binary-cross-entropy": "sigmoid"}
+    if loss in fitting and output != fitting[loss]:
+        instead = {"softmax": "cross-entropy", "sigmoid": "binary-cross-entropy"}
+        remedy = f"use output {fitting[loss]}, or loss {instead.get(output, 'squared-error')}"
+        raise InputError(f"{loss} does not fit output {output}", where="loss", remedy=remedy)
+
+
+def make_output(output: str, loss: str, b: int, n: int, dtype: DTypeLike) -> Output:
+    """The last layer for slices of b rows and n outputs."""
+    if (output, loss) == ("softmax", "cross-entropy"):
+        return SoftmaxCrossEntropy(b, n, dtype)
+    if (output, loss) == ("sigmoid", "binary-cross-entropy"):
+        return SigmoidCrossEntropy(b, n, dtype)
+    if output == "softmax":
+        return SoftmaxJacobian(loss, b, n, dtype)
+    return ElementwiseOutput(output, loss, b, n, dtype)

@@ -1,0 +1,25 @@
+"""Random numbers from counters (Philox, Salmon et al. 2011): what is drawn depends on what it is
+for, not on what was drawn before it or by whom.
+"""
+
+import numpy as np
+
+WEIGHTS, DROPOUT = 1, 2  # one stream for each purpose
+
+_WORD = (1 << 64) - 1
+
+
+class Stream:
+    """A generator that can be set to any (purpose, place...) of a seed."""
+
+    def __init__(self, seed: int, purpose: int) -> None:
+        self._bits = np.random.Philox(key=(purpose << 64) + (seed & _WORD))
+        self._start = self._bits.state
+        self._generator = np.random.Generator(self._bits)
+
+    def at(self, a: int, b: int = 0, c: int = 0) -> np.random.Generator:
+        """The generator, set to the beginning of place (a, b, c)."""
+        counter = self._start["state"]["counter"]
+        counter[:] = 0, c, b, a  # the lowest word counts the draws of this place
+        self._bits.state = self._start
+        return self._generator
