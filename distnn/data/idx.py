@@ -82,7 +82,7 @@ def idx_files(folder: Path) -> dict[str, Path]:
         paths = sorted(folder.iterdir())  # a name sorts before the same name with .gz
     for path in paths:
         match = NAME.fullmatch(path.name)
-        if match is None:
+        if match is None or not path.is_file():
             continue
         part = f"{match[1].replace('t10k', 'test')}-{match[2]}"
         if part not in found:

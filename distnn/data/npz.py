@@ -26,11 +26,12 @@ class Npz:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._size = file_limit(path)
-        try:
-            with damage_named(str(path)), zipfile.ZipFile(path) as archive:
-                infos = archive.infolist()
-        except (InputError, ValueError, NotImplementedError, RuntimeError) as error:
-            raise InputError("not an npz file", where=str(path), remedy=REMEDY) from error
+        with damage_named(str(path)):
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    infos = archive.infolist()
+            except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError) as error:
+                raise InputError("not an npz file", where=str(path), remedy=REMEDY) from error
         self._members = {i.filename.removesuffix(".npy"): i for i in infos}
 
     @property

@@ -100,10 +100,7 @@ def open_test_data(
     file = _existing(path, target)
     if file.is_dir():
         files = idx_files(file)
-        has_test = "test-images" in files
-        return _idx_part(
-            file, files, "test" if has_test or "train-images" not in files else "train"
-        )
+        return _idx_part(file, files, "test" if "test-images" in files else "train")
     if file.suffix == ".csv":
         return _csv_part(Table(file), target, feature_names, target_names)
     if file.suffix == ".npz":

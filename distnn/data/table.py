@@ -44,7 +44,7 @@ class Table:
         self.columns = len(fields)
         self.names: tuple[str, ...] | None = None
         if any(field.strip() and not _is_number(field) for field in fields):
-            self.names = tuple(field.strip() for field in fields)
+            self.names = tuple(f.strip() or f"column {j}" for j, f in enumerate(fields))
             self._skip = number
             self._check_names()
 
@@ -74,7 +74,7 @@ class Table:
 
     def title(self, column: int) -> str:
         """A column in words."""
-        if self.names is not None and self.names[column]:
+        if self.names is not None:
             return f"column {self.names[column]!r}"
         return f"column {column} (counted from 0)"
 
@@ -143,7 +143,7 @@ class Table:
         return f"line {next(islice(filled, row, None), '?')}, {self.title(column)}"
 
     def _check_names(self) -> None:
-        names = [name for name in self.names or () if name]
+        names = self.names or ()
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise self._error(f"two columns are named {twice[:60]!r}", remedy="rename one of them")
@@ -163,7 +163,7 @@ class Table:
         raise self._error("empty file", remedy="give at least one row")
 
     def _blocks(self) -> Iterator[tuple[int, list[str]]]:
-        """Blocks of lines, each with the number of its first line in the file; none is all blank."""
+        """Blocks of lines, none all blank, each with the number of its first line."""
         number = 1
         with damage_named(str(self.path)), self._open() as file:
             for _ in range(self._skip):

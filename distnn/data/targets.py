@@ -123,6 +123,9 @@ def _checked(y: npt.ArrayLike, where: str) -> Array:
     check_numeric(Y.dtype, where)
     check_shape(Y.shape, where)
     Y = Y.reshape(len(Y), -1)
+    if Y.dtype.kind == "f":
+        with np.errstate(over="ignore", invalid="ignore"):
+            Y = Y.astype(np.float64, copy=False)
     if Y.dtype.kind == "f" and not np.isfinite(Y).all():
         row, column = (int(i) for i in np.argwhere(~np.isfinite(Y))[0])
         name = "NaN" if np.isnan(Y[row, column]) else "infinity"

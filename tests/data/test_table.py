@@ -1,0 +1,195 @@
+"""csv: numbers come back as Python's csv module and float() read them; faults have line and column."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from distnn.data import Targets, fill, open_data, open_features, open_test_data
+from distnn.errors import InputError
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def filled(rows):
+    out = np.empty((len(rows), 1 + rows.features))
+    fill(rows, out)
+    return out[:, 1:]
+
+
+def refused(path, match, **arguments):
+    with pytest.raises(InputError, match=match) as caught:
+        filled(open_data(str(path), **arguments).x_train)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+HOUSES = "area,rooms,price,sold\n50,2,1.5,0\n80.5,3,2.5,1\n120,5,4.0,1\n"
+
+
+def test_default_target_is_the_last_column(tmp_path):
+    source = open_data(write(tmp_path / "houses.csv", HOUSES))
+    assert source.name == "houses"
+    assert source.feature_names == ("area", "rooms", "price")
+    assert source.target_names == ("sold",)
+    assert filled(source.x_train).tolist() == [[50, 2, 1.5], [80.5, 3, 2.5], [120, 5, 4]]
+    assert source.x_train.dtype == np.float64
+    assert source.y_train.tolist() == [0, 1, 1]
+    assert source.y_train.dtype == np.int64
+    assert source.x_test is None
+    assert source.y_train_where.endswith("houses.csv, column 'sold'")
+
+
+def test_targets_by_name(tmp_path):
+    path = write(tmp_path / "houses.csv", HOUSES)
+    price = open_data(path, target="price")
+    assert price.y_train.dtype == np.float64  # 4.0 does not look like an integer
+    assert price.feature_names == ("area", "rooms", "sold")
+    assert filled(price.x_train)[1].tolist() == [80.5, 3, 1]
+    assert Targets.deduce(price.y_train).task == "regression"
+    several = open_data(path, target="sold, area")
+    assert several.y_train.tolist() == [[0, 50], [1, 80.5], [1, 120]]
+    assert several.feature_names == ("rooms", "price")
+
+
+def test_without_header_columns_have_numbers(tmp_path):
+    path = write(tmp_path / "plain.csv", "1,2,3\n\n4,5,6")
+    assert open_data(path).y_train.tolist() == [3, 6]
+    assert open_data(path, target="0").y_train.tolist() == [1, 4]
+    assert open_data(path).feature_names is None
+    refused(
+        path, "no such column '3'; the file has no header: give a number from 0 to 2", target="3"
+    )
+    refused(path, "no such column 'price'; the file has no header", target="price")
+
+
+def test_quotes_marks_and_line_ends(tmp_path):
+    text = '\ufeff"a, b",c\r\n"1","2"\r\n \r\n 3 , 4 \r\n'
+    source = open_data(write(tmp_path / "d.csv", text))
+    assert source.feature_names == ("a, b",)
+    assert filled(source.x_train).tolist() == [[1], [3]]
+    assert open_data(str(tmp_path / "d.csv"), target="a, b").y_train.tolist() == [1, 3]
+
+
+def test_test_columns_are_found_by_name(tmp_path):
+    train = write(tmp_path / "train.csv", HOUSES)
+    test = write(tmp_path / "test.csv", "id,sold,price,rooms,area\n7,1,9,8,6\n")
+    source = open_data(train, test_path=test)
+    assert filled(source.x_test).tolist() == [[6, 8, 9]]
+    assert source.y_test.tolist() == [1]
+    part = open_test_data(test, None, source.feature_names, source.target_names)
+    assert part.feature_names == source.feature_names
+    rows = open_features(test, 3, source.feature_names)
+    assert filled(rows).tolist() == [[6, 8, 9]]
+    lacking = write(tmp_path / "lacking.csv", "sold,price,room,area\n1,9,8,6\n")
+    refused(train, "lacking.csv: no such column 'rooms'; did you mean 'room'", test_path=lacking)
+    plain = write(tmp_path / "plain.csv", "1,2\n")
+    refused(train, "1 features per row, the training set has 3", test_path=plain)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "empty file; give at least one row"),
+        ("\n \n\n", "empty file"),
+        ("a,b\n", "no rows below the header"),
+        ("a,b\n1,2\n3\n", "line 3: 1 fields, the first line has 2; give every line"),
+        ("a,b\n1,2\n\n3,4,5\n", "line 4: 3 fields, the first line has 2"),
+        ("a,b\n1,2\nred,4\n", "line 3, column 'a': text 'red' in a numeric column; write a number"),
+        ("1,2\n3,red\n", r"line 2, column 1 \(counted from 0\): text 'red'"),
+        ("a,b\n1,2\n,4\n", "line 3, column 'a': empty field"),
+        ("a,b\n1,2\n3,\n", "line 3, column 'b': empty field"),
+        ("1,,2\n", r"line 1, column 1 \(counted from 0\): empty field"),
+        ("a,b\n1,2\n\nnan,4\n", "line 4, column 'a': the value is NaN; remove"),
+        ("a,b\n1,2\n3,inf\n", "line 3, column 'b': the value is infinity"),
+        ("a,b\n1,2\n1e999,4\n", "line 3, column 'a': the value is infinity"),
+        ("a,b\n1_0,2\n", "line 2, column 'a': text '1_0'"),
+        ("a,a\n1,2\n", "two columns are named 'a'; rename"),
+        ("a;b\n1;2\n", "1 columns, none is left for the features; separate"),
+        ("a,b\n1,\x002\n", "line 2"),
+        ("a,b\n\udcff,2\n", "line 2, column 'a': text"),
+    ],
+)
+def test_faults_are_named(tmp_path, text, match):
+    (tmp_path / "bad.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
+    message = refused(tmp_path / "bad.csv", match)
+    assert message.startswith(str(tmp_path / "bad.csv"))
+
+
+def test_a_fault_far_into_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("distnn.data.table.BLOCK_CHARACTERS", 100)
+    lines = [f"{i},{i + 1},{i % 3}" for i in range(1000)]
+    good = open_data(write(tmp_path / "good.csv", "\n".join(lines)))
+    assert (filled(good.x_train)[:, 1] == np.arange(1, 1001)).all()
+    assert (good.y_train == np.arange(1000) % 3).all()
+    for line, match in {
+        "1,2": r"line 701: 2 fields",
+        "nan,2,1": r"line 701, column 0 .*NaN",
+        "x,2,1": r"line 701, column 0 .*text 'x'",
+        "1,2,-inf": r"line 701, column 2 .*infinity",
+    }.items():
+        bad = [*lines[:700], line, *lines[701:]]
+        refused(write(tmp_path / "bad.csv", "\n".join(bad)), match)
+    mixed = [*lines[:700], "1,2,2.5", *lines[701:]]
+    y = open_data(write(tmp_path / "mixed.csv", "\n".join(mixed))).y_train
+    assert y.dtype == np.float64
+    assert y[699:702].tolist() == [0, 2.5, 2]
+
+
+def test_no_such_target_names_the_nearest(tmp_path):
+    path = write(tmp_path / "houses.csv", HOUSES)
+    refused(path, "no such column 'prise'; did you mean 'price'", target="prise")
+    refused(path, "no such column 'zzz'; the columns are area, rooms", target="zzz")
+    refused(path, "none is left for the features", target="area,rooms,price,sold")
+
+
+def test_a_line_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("distnn.data.table.LONGEST_LINE", 1000)
+    refused(write(tmp_path / "d.csv", "1," * 1000), "a line of more than 16 MB")
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False, width=64)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    table=st.integers(2, 6).flatmap(
+        lambda k: st.lists(st.lists(numbers, min_size=k, max_size=k), min_size=1, max_size=8)
+    ),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
+def test_tables_come_back(tmp_path_factory, table, quoting):
+    path = tmp_path_factory.mktemp("csv") / "d.csv"
+    with open(path, "w", newline="") as file:
+        csv.writer(file, quoting=quoting).writerows(table)
+    source = open_data(str(path))
+    assert filled(source.x_train).tolist() == [row[:-1] for row in table]
+    assert source.y_train.tolist() == [row[-1] for row in table]
+
+
+@settings(deadline=None, max_examples=400, suppress_health_check=list(HealthCheck))
+@given(
+    text=st.binary(max_size=200)
+    | st.text('01.,-e+"\n\r \tnaif#_x;\0\ufeff', max_size=60).map(str.encode)
+    | st.tuples(st.just(HOUSES.encode()), st.integers(0, 60), st.binary(max_size=3)).map(
+        lambda t: t[0][: t[1]] + t[2] + t[0][t[1] + 1 :]
+    )
+)
+def test_any_bytes_are_refused_or_read(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("fuzz") / "d.csv"
+    path.write_bytes(text)
+    try:
+        source = open_data(str(path))
+        X = filled(source.x_train)
+    except InputError as error:
+        assert re.match(re.escape(str(path)), str(error))
+        return
+    assert np.isfinite(X).all()
+    assert np.isfinite(source.y_train).all()
+    assert len(X) == len(source.y_train)
