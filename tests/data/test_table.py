@@ -1,7 +1,6 @@
-"""csv: numbers come back as Python's csv module and float() read them; faults have line and column."""
+"""csv: numbers come back as Python's float() reads them; faults have line and column."""
 
 import csv
-import re
 
 import numpy as np
 import pytest
@@ -188,7 +187,8 @@ def test_any_bytes_are_refused_or_read(tmp_path_factory, text):
         source = open_data(str(path))
         X = filled(source.x_train)
     except InputError as error:
-        assert re.match(re.escape(str(path)), str(error))
+        if not str(error).startswith(str(path)):
+            raise
         return
     assert np.isfinite(X).all()
     assert np.isfinite(source.y_train).all()
