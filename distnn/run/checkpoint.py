@@ -23,8 +23,10 @@ from distnn.run.files import leftovers, write_whole
 SUFFIX = ".safetensors"
 BEST = "best"
 LARGEST_HEADER = 1 << 20  # bytes; a few hundred tensors need some 30,000
-DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "I64": np.dtype("<i8"),
-          "U64": np.dtype("<u8"), "U8": np.dtype("u1")}  # fmt: skip
+DTYPES: dict[str, np.dtype[Any]] = {
+    name: np.dtype(code)
+    for name, code in {"F32": "<f4", "F64": "<f8", "I64": "<i8", "U64": "<u8", "U8": "|u1"}.items()
+}
 REMEDY = "remove it and go on from the one before it"
 
 

@@ -10,7 +10,6 @@ import math
 import numbers
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
@@ -79,7 +78,6 @@ class Setting:
         return "--" + self.name.replace("_", "-")
 
 
-@cache
 def settings_of(cls: type) -> Mapping[str, Setting]:
     """The settings of a dataclass by name, in the order they are declared."""
     hints = get_type_hints(cls)
@@ -90,8 +88,8 @@ def settings_of(cls: type) -> Mapping[str, Setting]:
         kind, optional = hints[field.name], False
         if isinstance(kind, UnionType):
             kind, optional = get_args(kind)[0], True
-        has_factory = field.default_factory is not dataclasses.MISSING
-        default = field.default_factory() if has_factory else field.default  # type: ignore[misc]
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
         found[field.name] = Setting(field.name, kind, optional, default, field.metadata["rule"])
     return found
 

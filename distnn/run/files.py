@@ -1,6 +1,7 @@
 """Writing files that are whole or not there: aside, flushed to the disk, renamed."""
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Callable
@@ -27,12 +28,20 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             aside.unlink(missing_ok=True)
         raise
-    flush(path.parent)
+    try:
+        flush(path.parent)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not every one flushes directories
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
     """`text` as the whole content of `path`; raises as `write_whole`."""
-    write_whole(path, lambda aside: aside.write_bytes(text.encode()) and None)
+
+    def write(aside: Path) -> None:
+        aside.write_bytes(text.encode())
+
+    write_whole(path, write)
 
 
 def flush(path: Path) -> None:

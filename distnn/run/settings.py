@@ -21,6 +21,7 @@ LOSSES = (
 )  # fmt: skip
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 SCHEDULES = ("constant", "step", "linear", "cosine")
+INITIALIZERS = ("glorot", "he", "lecun", "normal")
 PRECISIONS = ("float32", "float64")
 REDUCTIONS = ("ordered", "mpi")
 UPDATES = ("rank0", "sharded")
@@ -62,6 +63,9 @@ class Settings(_Plain):
         [64], "Widths of the hidden layers, as 128 64", least=1, most=LARGEST
     )
     activation: str = setting("relu", "Activation of the hidden layers", choices=ACTIVATIONS)
+    init: str | None = setting(
+        None, "Initial weights; by default from the activation", choices=INITIALIZERS
+    )
     output: str | None = setting(
         None, "Activation of the output layer; by default from the task", choices=OUTPUTS
     )
@@ -224,9 +228,9 @@ def merge_resumed(recorded: Settings, given: Settings) -> Settings:
 
 
 def _with_full_paths(settings: Settings) -> Settings:
-    def full(path: str | None) -> str | None:
-        return path if path in (None, "digits") else os.path.abspath(path)
-
+    data, test_data = settings.data, settings.test_data
     return dataclasses.replace(
-        settings, data=full(settings.data), test_data=full(settings.test_data)
+        settings,
+        data=data if data == "digits" else os.path.abspath(data),
+        test_data=test_data and os.path.abspath(test_data),
     )

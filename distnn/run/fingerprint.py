@@ -1,0 +1,63 @@
+"""What the bits of a result depend on, besides the run's settings: recorded with every run."""
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TELLS_NOTHING_OF_BITS = frozenset({"python"})
+
+
+def fingerprint() -> dict[str, Any]:
+    """The builds and the machine behind the numbers, as plain values; some 3 ms.
+
+    ``numpy``, ``simd`` (what numpy's own loops use), ``blas`` and ``blas_version``,
+    ``blas_kernel`` (chosen by the CPU's type), ``blas_threads``, ``cpu``, ``distnn``, ``python``.
+    """
+    import threadpoolctl
+
+    import distnn
+
+    found = [one for one in threadpoolctl.threadpool_info() if one.get("user_api") == "blas"]
+    # numpy's wheels bring a library of their own; another package may have loaded a second
+    numpys = [one for one in found if "numpy" in str(one.get("filepath"))]
+    blas = (numpys or found or [{}])[0]
+    return {
+        "numpy": np.__version__,
+        "simd": _simd(),
+        "blas": blas.get("internal_api"),
+        "blas_version": blas.get("version"),
+        "blas_kernel": blas.get("architecture"),
+        "blas_threads": blas.get("num_threads"),
+        "cpu": _cpu(),
+        "distnn": getattr(distnn, "__version__", None),
+        "python": platform.python_version(),
+    }
+
+
+def differences(here: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+    """What differs and may change bits: ``numpy 2.4.6 here, 2.3.0 recorded``."""
+    return [
+        f"{name} {here.get(name)} here, {recorded.get(name)} recorded"
+        for name in dict.fromkeys((*here, *recorded))
+        if name not in TELLS_NOTHING_OF_BITS and here.get(name) != recorded.get(name)
+    ]
+
+
+def _simd() -> str:
+    config: Any = np.show_config(mode="dicts")
+    extensions = config.get("SIMD Extensions", {})
+    return " ".join((*extensions.get("baseline", ()), *extensions.get("found", ())))
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,148 @@
+"""How far a run is: a bar on a terminal, a line per epoch in a batch log. For one rank only."""
+
+import importlib.util
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+REFRESH = 0.2  # seconds between two looks of the bar
+
+
+class Progress:
+    """Tells a stream how far training is.
+
+    Args:
+        mode: ``bar``, ``lines``, ``off``, or ``auto``: a bar if the stream is a terminal, else
+            lines.
+        stream: usually standard error.
+        epochs: of the whole run.
+        steps_per_epoch: batches of an epoch.
+        first_epoch: epochs done before, by the run that is resumed.
+
+    A bar is drawn by tqdm, if that is installed; without it there are lines. A stream that is
+    closed (``... | head``) ends the output, not the training.
+    """
+
+    def __init__(
+        self, mode: str, stream: TextIO, epochs: int, steps_per_epoch: int, first_epoch: int = 0
+    ) -> None:
+        self.stream = stream
+        self.epochs = epochs
+        self.first_epoch = first_epoch
+        self.mode = _shown_as(mode, stream)
+        self._start = time.perf_counter()
+        self._bar: Any = None
+        self._steps = 0  # since the bar was told
+        self._stride = 1 << 62  # steps between two looks at the clock; without a bar never
+        if self.mode == "bar":
+            self._bar = _bar(stream, epochs * steps_per_epoch, first_epoch * steps_per_epoch)
+            self._stride = 1
+            self._told = self._start
+
+    def step(self) -> None:
+        """One step is done. Costs some 50 ns: the clock is asked every so many steps only."""
+        self._steps += 1
+        if self._steps >= self._stride:
+            self._tell()
+
+    def epoch(self, record: Mapping[str, Any], samples_per_second: float) -> None:
+        """An epoch is done.
+
+        Args:
+            record: the epoch's line of ``metrics.jsonl``: epoch, train_loss and, where there is
+                a test set, test_accuracy or test_r2.
+            samples_per_second: of this epoch.
+        """
+        if self.mode == "off":
+            return
+        text = _figures(record, samples_per_second)
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._tell()
+            return
+        done = record["epoch"]
+        elapsed = time.perf_counter() - self._start
+        left = elapsed / max(done - self.first_epoch, 1) * (self.epochs - done)
+        width = len(str(self.epochs))
+        self.say(f"epoch {done:{width}}/{self.epochs}  {text}  {_clock(left)} left")
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar if there is one."""
+        if self.mode == "off":
+            return
+        try:
+            if self._bar is not None:
+                self._bar.clear()
+            self.stream.write(line + "\n")
+            self.stream.flush()
+        except (OSError, ValueError):
+            self._give_up()
+
+    def close(self) -> None:
+        """Leave the bar as it stands and end its line."""
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            try:
+                bar.update(self._steps)
+                bar.close()
+            except (OSError, ValueError):
+                self._give_up()
+
+    def _tell(self) -> None:
+        now = time.perf_counter()
+        if now - self._told < REFRESH:
+            self._stride += self._steps if self._steps < 1000 else 1000
+            return
+        try:
+            self._bar.update(self._steps)
+            self._bar.refresh()
+        except (OSError, ValueError):
+            self._give_up()
+            return
+        # aim at a few looks at the clock per refresh
+        self._stride = max(1, int(self._steps * REFRESH / (now - self._told) / 4))
+        self._steps, self._told = 0, now
+
+    def _give_up(self) -> None:
+        # Nobody reads any more: no reason to end a training, and nowhere to tell it.
+        self.mode, self._bar, self._stride = "off", None, 1 << 62
+
+
+def _shown_as(mode: str, stream: TextIO) -> str:
+    if mode == "auto":
+        mode = "bar" if stream.isatty() else "lines"
+    if mode == "bar":
+        return "bar" if importlib.util.find_spec("tqdm") else "lines"
+    return mode
+
+
+def _bar(stream: TextIO, steps: int, done: int) -> Any:
+    # by name, so that type checks do not depend on an optional package
+    tqdm = importlib.import_module("tqdm").tqdm
+    tqdm.monitor_interval = 0  # no thread beside the ranks
+    return tqdm(
+        total=steps,
+        initial=done,
+        file=stream,
+        unit="step",
+        dynamic_ncols=True,
+        mininterval=0,
+        miniters=1 << 62,  # drawn when told, not by tqdm's own clock
+        bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}",
+    )
+
+
+def _figures(record: Mapping[str, Any], samples_per_second: float) -> str:
+    parts = [f"train loss {record['train_loss']:.5g}"]
+    if record.get("test_accuracy") is not None:
+        parts.append(f"test accuracy {100 * record['test_accuracy']:.2f} %")
+    elif record.get("test_r2") is not None:
+        parts.append(f"test r2 {record['test_r2']:.4f}")
+    elif record.get("test_loss") is not None:
+        parts.append(f"test loss {record['test_loss']:.5g}")
+    return "  ".join([*parts, f"{samples_per_second:,.0f} samples/s"])
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
