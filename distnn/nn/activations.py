@@ -4,7 +4,8 @@ An activation is a pair: ``value`` computes A = h(Z), ``times_derivative`` compu
 The derivative is taken from the output A wherever h' can be written in A (documents 002 and 003:
 tanh' = 1 - A*A; document 000: sigmoid' = A * (1 - A)), so that Z need not be kept.
 
-All arrays are of one shape (b, n); nothing is allocated.
+All arrays are of one shape (b, n); nothing is allocated. Where a constant meets every element, it
+stands in an array: numpy's maximum and minimum are three times slower with a scalar.
 """
 
 from collections.abc import Callable
@@ -15,121 +16,140 @@ import numpy as np
 
 from distnn.nn.layout import Array
 
+ONE = np.array(
+    1, np.float32
+)  # a 0-d array is the cheapest scalar for a ufunc; float64 takes it too
 LEAK = 0.01  # slope of leaky-relu left of 0 (Maas, Hannun, Ng 2013)
+
+
+class Space(NamedTuple):
+    """Working space: ``scratch`` to write to, ``zeros`` to read only, both (b, n)."""
+
+    scratch: Array
+    zeros: Array
 
 
 class Activation(NamedTuple):
     """One row of the table.
 
     Attributes:
-        value: ``value(Z, A, scratch)`` writes h(Z) into A; A may be Z.
-        times_derivative: ``times_derivative(D, A, Z, scratch)`` does D *= h'(Z) from the output A.
+        value: ``value(Z, A, space)`` writes h(Z) into A; A may be Z.
+        times_derivative: ``times_derivative(D, A, Z, space)`` does D *= h'(Z) from the output A.
             Where ``from_net_input`` is False, Z is not looked at (it may be A);
             where it is True, Z is used up as working space.
         initial: name of the initial weights that suit a layer with this activation.
         from_net_input: the derivative needs Z, which is then kept apart from A.
     """
 
-    value: Callable[[Array, Array, Array], None]
-    times_derivative: Callable[[Array, Array, Array, Array], None]
+    value: Callable[[Array, Array, Space], None]
+    times_derivative: Callable[[Array, Array, Array, Space], None]
     initial: str
     from_net_input: bool = False
 
 
-def sigmoid(Z: Array, A: Array, scratch: Array) -> None:
+def sigmoid(Z: Array, A: Array, space: Space) -> None:
     """A = 1 / (1 + exp(-Z)). For Z << 0 the exponential is inf and A is 0, as it should be."""
     np.negative(Z, A)
     np.exp(A, A)
-    np.add(A, 1, A)
+    np.add(A, ONE, A)
     np.reciprocal(A, A)
 
 
-def times_sigmoid_derivative(D: Array, A: Array, Z: Array, scratch: Array) -> None:
+def times_sigmoid_derivative(D: Array, A: Array, Z: Array, space: Space) -> None:
     """D *= A * (1 - A)."""
-    np.subtract(1, A, scratch)
+    scratch = space.scratch
+    np.subtract(ONE, A, scratch)
     np.multiply(scratch, A, scratch)
     np.multiply(D, scratch, D)
 
 
-def tanh(Z: Array, A: Array, scratch: Array) -> None:
+def tanh(Z: Array, A: Array, space: Space) -> None:
     """A = tanh(Z)."""
     np.tanh(Z, A)
 
 
-def times_tanh_derivative(D: Array, A: Array, Z: Array, scratch: Array) -> None:
+def times_tanh_derivative(D: Array, A: Array, Z: Array, space: Space) -> None:
     """D *= 1 - A * A."""
+    scratch = space.scratch
     np.multiply(A, A, scratch)
-    np.subtract(1, scratch, scratch)
+    np.subtract(ONE, scratch, scratch)
     np.multiply(D, scratch, D)
 
 
-def relu(Z: Array, A: Array, scratch: Array) -> None:
+def relu(Z: Array, A: Array, space: Space) -> None:
     """A = max(Z, 0)."""
-    np.maximum(Z, 0, out=A)
+    np.maximum(Z, space.zeros, out=A)
 
 
-def times_relu_derivative(D: Array, A: Array, Z: Array, scratch: Array) -> None:
+def times_relu_derivative(D: Array, A: Array, Z: Array, space: Space) -> None:
     """D *= 1 where A > 0, else 0 (also at 0)."""
+    scratch = space.scratch
     np.greater(A, 0, scratch)
     np.multiply(D, scratch, D)
 
 
-def leaky_relu(Z: Array, A: Array, scratch: Array) -> None:
+def leaky_relu(Z: Array, A: Array, space: Space) -> None:
     """A = Z where Z > 0, else LEAK * Z: the larger of the two."""
+    scratch = space.scratch
     np.multiply(Z, LEAK, scratch)
     np.maximum(Z, scratch, out=A)
 
 
-def times_leaky_relu_derivative(D: Array, A: Array, Z: Array, scratch: Array) -> None:
+def times_leaky_relu_derivative(D: Array, A: Array, Z: Array, space: Space) -> None:
     """D *= 1 where A > 0, else LEAK."""
+    scratch = space.scratch
     np.greater(A, 0, scratch)
     np.maximum(scratch, LEAK, out=scratch)
     np.multiply(D, scratch, D)
 
 
-def elu(Z: Array, A: Array, scratch: Array) -> None:
+def elu(Z: Array, A: Array, space: Space) -> None:
     """A = Z where Z > 0, else exp(Z) - 1 (Clevert, Unterthiner, Hochreiter 2016, alpha = 1).
 
     exp(Z) - 1 >= Z everywhere, so left of 0 the larger of the two is the wanted one; right of 0
     the exponential is kept from overflowing.
     """
-    np.minimum(Z, 0, out=scratch)
+    scratch = space.scratch
+    np.minimum(Z, space.zeros, out=scratch)
     np.expm1(scratch, scratch)
     np.maximum(Z, scratch, out=A)
 
 
-def times_elu_derivative(D: Array, A: Array, Z: Array, scratch: Array) -> None:
+def times_elu_derivative(D: Array, A: Array, Z: Array, space: Space) -> None:
     """D *= 1 where A > 0, else exp(Z) = A + 1."""
-    np.minimum(A, 0, out=scratch)
-    np.add(scratch, 1, scratch)
+    scratch = space.scratch
+    np.minimum(A, space.zeros, out=scratch)
+    np.add(scratch, ONE, scratch)
     np.multiply(D, scratch, D)
 
 
-def softplus(Z: Array, A: Array, scratch: Array) -> None:
+def softplus(Z: Array, A: Array, space: Space) -> None:
     """A = ln(1 + exp(Z)) = max(Z, 0) + ln(1 + exp(-|Z|)): the exponential cannot overflow."""
+    scratch = space.scratch
     np.absolute(Z, scratch)
     np.negative(scratch, scratch)
     np.exp(scratch, scratch)
     np.log1p(scratch, scratch)
-    np.maximum(Z, 0, out=A)
+    np.maximum(Z, space.zeros, out=A)
     np.add(A, scratch, A)
 
 
-def times_softplus_derivative(D: Array, A: Array, Z: Array, scratch: Array) -> None:
+def times_softplus_derivative(D: Array, A: Array, Z: Array, space: Space) -> None:
     """D *= sigmoid(Z) = 1 - exp(-A)."""
+    scratch = space.scratch
     np.negative(A, scratch)
     np.expm1(scratch, scratch)
     np.negative(scratch, scratch)
     np.multiply(D, scratch, D)
 
 
-def identity(Z: Array, A: Array, scratch: Array) -> None:
+def identity(Z: Array, A: Array, space: Space) -> None:
     """A = Z."""
     if A is not Z:
         np.copyto(A, Z)
 
 
-def times_identity_derivative(D: Array, A: Array, Z: Array, scratch: Array) -> None:
+def times_identity_derivative(D: Array, A: Array, Z: Array, space: Space) -> None:
     """D *= 1."""
 
 
@@ -147,17 +167,22 @@ def _gelu_gate(Z: Array, S: Array) -> None:
     np.multiply(S, _GELU_CUBIC, S)
     np.add(S, _GELU_LINEAR, S)
     np.multiply(S, Z, S)
-    sigmoid(S, S, S)
+    np.negative(S, S)
+    np.exp(S, S)
+    np.add(S, ONE, S)
+    np.reciprocal(S, S)
 
 
-def gelu(Z: Array, A: Array, scratch: Array) -> None:
+def gelu(Z: Array, A: Array, space: Space) -> None:
     """A = Z * sigmoid(2u), u = sqrt(2/pi) (Z + 0.044715 Z^3)."""
+    scratch = space.scratch
     _gelu_gate(Z, scratch)
     np.multiply(Z, scratch, A)
 
 
-def times_gelu_derivative(D: Array, A: Array, Z: Array, scratch: Array) -> None:
+def times_gelu_derivative(D: Array, A: Array, Z: Array, space: Space) -> None:
     """D *= S + A (1 - S) d(2u)/dZ, with S = sigmoid(2u) and A = Z S. Uses Z up."""
+    scratch = space.scratch
     _gelu_gate(Z, scratch)  # scratch = S
     np.multiply(Z, Z, Z)
     np.multiply(Z, 3 * _GELU_CUBIC, Z)
@@ -165,7 +190,7 @@ def times_gelu_derivative(D: Array, A: Array, Z: Array, scratch: Array) -> None:
     np.multiply(Z, A, Z)
     np.multiply(Z, D, Z)  # D A d(2u)/dZ
     np.multiply(D, scratch, D)  # D S
-    np.subtract(1, scratch, scratch)
+    np.subtract(ONE, scratch, scratch)
     np.multiply(Z, scratch, Z)
     np.add(D, Z, D)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distnn.nn.activations import ACTIVATIONS
+from distnn.nn.activations import ACTIVATIONS, Space
 from distnn.nn.dropout import Dropout
 from distnn.nn.layout import Array, aligned
 from distnn.nn.outputs import make_output
@@ -100,13 +100,13 @@ class SlicePass:
         D = v.D
         v.out.sensitivity(self._T, D[layers], scale)
         for l in range(layers, 1, -1):
-            np.matmul(v.At[l - 1], D[l], dW[l - 1])
+            np.dot(v.At[l - 1], D[l], dW[l - 1])
             yield l
-            np.matmul(D[l], self._transposed[l - 1], D[l - 1])
+            np.dot(D[l], self._transposed[l - 1], D[l - 1])
             if self._dropped:
                 np.multiply(D[l - 1], v.M[l - 1], D[l - 1])
-            self._h.times_derivative(D[l - 1], v.H[l - 1], v.Z[l - 1], v.scratch[l - 1])
-        np.matmul(self._A0.T, D[1], dW[0])
+            self._h.times_derivative(D[l - 1], v.H[l - 1], v.Z[l - 1], v.space[l - 1])
+        np.dot(self._A0.T, D[1], dW[0])
         yield 1
 
     def _to_last_net_input(self, A0: Array, dropout: tuple[int, int] | None) -> None:
@@ -121,15 +121,15 @@ class SlicePass:
             return
         A, last = A0, len(W)
         for l in range(1, last):
-            np.matmul(A, W[l - 1], v.Z[l])
-            self._h.value(v.Z[l], v.H[l], v.scratch[l])
+            np.dot(A, W[l - 1], v.Z[l])
+            self._h.value(v.Z[l], v.H[l], v.space[l])
             if self._dropped and dropout is not None:
                 self._dropout.draw(*dropout, l, v.M[l])
                 np.multiply(v.H[l], v.M[l], v.A_inner[l])
             else:
                 np.copyto(v.A_inner[l], v.H[l])
             A = v.A[l]
-        np.matmul(A, W[last - 1], v.out.Z)
+        np.dot(A, W[last - 1], v.out.Z)
 
     def _see_weights(self) -> list[Array]:
         W = self.network.weights
@@ -166,6 +166,7 @@ class _Buffers:
             self.M = [nothing] + [aligned((rows, n), dtype) for n in hidden]
         self.D = [nothing] + [aligned((rows, n), dtype) for n in network.layers[1:]]
         self.scratch = aligned((rows * max(hidden, default=0),), dtype)
+        self.zeros = aligned(self.scratch.shape, dtype)
 
 
 class _Views:
@@ -179,5 +180,8 @@ class _Views:
         self.Z = self.H if buffers.Z is buffers.H else [Z[:b] for Z in buffers.Z]
         self.M = [M[:b] for M in buffers.M]
         self.D = [D[:b] for D in buffers.D]
-        self.scratch = [buffers.scratch[: H.size].reshape(H.shape) for H in self.H]
+        self.space = [
+            Space(*(flat[: H.size].reshape(H.shape) for flat in (buffers.scratch, buffers.zeros)))
+            for H in self.H
+        ]
         self.out = make_output(network.output, network.loss, b, network.layers[-1], network.dtype)

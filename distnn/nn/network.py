@@ -92,6 +92,11 @@ class Network:
         return self._weights
 
     @property
+    def has_weights(self) -> bool:
+        """Whether weights were placed or drawn already; they are drawn on first use."""
+        return self._vector is not None
+
+    @property
     def vector(self) -> Array:
         """All weights as one flat vector (size,), in layer order, C layout."""
         if self._vector is None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from distnn.errors import InputError
-from distnn.nn.activations import ACTIVATIONS, sigmoid
+from distnn.nn.activations import ACTIVATIONS, Space, sigmoid
 from distnn.nn.layout import Array, aligned
 from distnn.nn.losses import LOSSES, total
 from distnn.nn.names import look_up
@@ -50,6 +50,7 @@ class ElementwiseOutput:
         self.Z = aligned((b, n), dtype)
         self._A = aligned((b, n), dtype)
         self._scratch = (aligned((b, n), dtype), aligned((b, n), dtype))
+        self._space = Space(self._scratch[0], zeros=aligned((b, n), dtype))
 
     @property
     def A(self) -> Array:
@@ -58,7 +59,7 @@ class ElementwiseOutput:
 
     def activate(self) -> Array:
         """A = h(Z)."""
-        self._h.value(self.Z, self._A, self._scratch[0])
+        self._h.value(self.Z, self._A, self._space)
         return self._A
 
     def loss(self, T: Array) -> float:
@@ -69,7 +70,7 @@ class ElementwiseOutput:
         """D = scale * dE/dA * h'(Z)."""
         self._loss.gradient(self._A, T, D)
         np.multiply(D, scale, D)
-        self._h.times_derivative(D, self._A, self.Z, self._scratch[0])
+        self._h.times_derivative(D, self._A, self.Z, self._space)
 
 
 class SigmoidCrossEntropy:
@@ -82,6 +83,7 @@ class SigmoidCrossEntropy:
         self.Z = aligned((b, n), dtype)
         self._A = aligned((b, n), dtype)
         self._E = aligned((b, n), dtype)
+        self._space = Space(self._E, zeros=aligned((b, n), dtype))
 
     @property
     def A(self) -> Array:
@@ -90,7 +92,7 @@ class SigmoidCrossEntropy:
 
     def activate(self) -> Array:
         """A = sigmoid(Z)."""
-        sigmoid(self.Z, self._A, self._E)
+        sigmoid(self.Z, self._A, self._space)
         return self._A
 
     def loss(self, T: Array) -> float:
@@ -102,7 +104,7 @@ class SigmoidCrossEntropy:
         np.exp(E, E)
         np.log1p(E, E)  # ln(1 + exp(-|z|))
         loss = total(E)
-        np.maximum(Z, 0, out=E)
+        np.maximum(Z, self._space.zeros, out=E)
         np.multiply(Z, T, Z)
         np.subtract(E, Z, E)  # max(z, 0) - y z
         return loss + total(E)
@@ -124,6 +126,7 @@ class Softmax:
         self._A = aligned((b, n), dtype)
         self._K = aligned((b, n), dtype)  # k_i
         self._k, self._largest, self._y, self._row = (aligned((b,), dtype) for _ in range(4))
+        self._largest_column, self._row_column = self._largest[:, None], self._row[:, None]
         self._ones = np.ones(n, dtype)
 
     @property
@@ -138,8 +141,8 @@ class Softmax:
 
     def _numerators(self) -> None:
         Z, K = self.Z, self._K
-        np.maximum.reduce(Z, 1, None, self._largest)
-        np.subtract(Z, self._largest[:, None], Z)
+        np.maximum.reduce(Z, axis=1, out=self._largest)
+        np.subtract(Z, self._largest_column, Z)
         np.exp(Z, K)
         np.dot(K, self._ones, self._k)
 
@@ -161,7 +164,7 @@ class SoftmaxCrossEntropy(Softmax):
         """D = scale * (a_i sum(y) - y_i), with a_i = k_i / k."""
         row = self._row
         np.divide(self._y, self._k, row)
-        np.multiply(self._K, row[:, None], D)
+        np.multiply(self._K, self._row_column, D)
         np.subtract(D, T, D)
         np.multiply(D, scale, D)
 
