@@ -45,18 +45,21 @@ def _toml(value: Any) -> str:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
+    text = _text(path)
     try:
-        return tomllib.loads(_text(path))
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"damaged: {_located(str(error))}", str(path), "it must be TOML") from None
+        what = _located(str(error), last=text.rstrip().count("\n") + 1)
+        raise InputError(f"damaged: {what}", str(path), "it must be TOML") from None
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits; 1,000 nested lists
         raise InputError(f"damaged: {str(error)[:80]}", str(path), "it must be TOML") from None
 
 
-def _located(message: str) -> str:
+def _located(message: str, last: int) -> str:
     """tomllib's ``what (at line 3, column 4)`` with the line in front."""
     what, _, place = message.rpartition(" (at ")
-    return f"{place.rstrip(')')}: {what}" if what else message
+    place = place.rstrip(")").replace("end of document", f"line {last}")
+    return f"{place}: {what}" if what else message
 
 
 def _text(path: Path) -> str:

@@ -1,0 +1,92 @@
+"""A run's directory: never two runs in one, never a traceback for a bad path."""
+
+import pytest
+
+from distnn.errors import InputError
+from distnn.run.directory import RunDirectory, default_path
+
+
+def test_create_then_open(tmp_path):
+    run = RunDirectory(tmp_path / "a" / "b")
+    assert not run.holds_run()
+    run.create("epochs = 3\n")
+    assert run.holds_run()
+    assert run.config.read_text() == "epochs = 3\n"
+    assert run.checkpoints.is_dir()
+    run.open()
+    run.record("epochs = 4\n")
+    assert run.config.read_text() == "epochs = 4\n"
+    assert sorted(path.name for path in run.path.iterdir()) == ["checkpoints", "config.toml"]
+
+
+def test_an_empty_directory_of_the_user_will_do(tmp_path):
+    RunDirectory(tmp_path).create("")
+    assert RunDirectory(tmp_path).holds_run()
+
+
+def test_a_second_run_is_refused(tmp_path):
+    RunDirectory(tmp_path).create("first")
+    with pytest.raises(InputError, match="already holds a run; use --resume or another --run-dir"):
+        RunDirectory(tmp_path).create("second")
+    assert RunDirectory(tmp_path).config.read_text() == "first"
+
+
+def test_checkpoints_without_a_config_are_not_overwritten(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-1.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="already holds a run"):
+        RunDirectory(tmp_path).create("")
+
+
+def test_open_without_a_run(tmp_path):
+    with pytest.raises(InputError, match="holds no run"):
+        RunDirectory(tmp_path).open()
+
+
+def test_open_removes_what_killed_writers_left(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.create("")
+    for directory in (run.path, run.checkpoints):
+        (directory / ".x.1.ab.tmp").write_bytes(b"torn")
+    run.open()
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in ("file", "file/below"):
+        with pytest.raises(InputError, match="a file is in the way"):
+            RunDirectory(tmp_path / path).create("")
+
+
+@pytest.mark.parametrize("path", ["/proc/none", "/proc/self/a/b", "x" * 300])
+def test_directories_that_cannot_be(path):
+    with pytest.raises(InputError) as caught:
+        RunDirectory(path).create("")
+    assert path in str(caught.value)
+
+
+def test_default_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = default_path("some where/fashion mnist.npz")
+    assert path.parent.name == "runs"
+    assert path.name.endswith("-fashion-mnist")
+    stamp = path.name.removesuffix("-fashion-mnist")
+    assert len(stamp) == 15
+    path.mkdir(parents=True)
+    assert default_path("digits").name.endswith("-digits")
+
+
+def test_default_paths_of_one_second_differ(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda _: "20260101-000000")
+    for expected in ("20260101-000000-a", "20260101-000000-a-2", "20260101-000000-a-3"):
+        path = default_path("a.csv", tmp_path)
+        assert path.name == expected
+        path.mkdir()
+
+
+@pytest.mark.parametrize("data", ["", ".", "..", "/", "../..", "a/../b.csv", "\n"])
+def test_default_paths_stay_below_runs(tmp_path, data):
+    path = default_path(data, tmp_path)
+    assert path.parent == tmp_path
+    assert path.name.count("-") >= 2

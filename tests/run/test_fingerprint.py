@@ -1,0 +1,35 @@
+"""The fingerprint: plain values, cheap, compared by name."""
+
+import json
+import platform
+import time
+
+import numpy as np
+
+from distnn.run.fingerprint import differences, fingerprint
+
+
+def test_plain_and_repeatable():
+    here = fingerprint()
+    assert json.loads(json.dumps(here)) == here == fingerprint()
+    assert here["numpy"] == np.__version__
+    assert here["python"] == platform.python_version()
+    assert here["cpu"]
+    assert here["blas"]
+    assert not differences(here, here)
+
+
+def test_cheap():
+    fingerprint()
+    start = time.perf_counter()
+    fingerprint()
+    assert time.perf_counter() - start < 0.1
+
+
+def test_differences():
+    here = {"numpy": "2.4.6", "blas_kernel": "Haswell", "python": "3.11"}
+    recorded = {"numpy": "2.3.0", "blas_kernel": "Haswell", "python": "3.12", "cpu": "other"}
+    assert differences(here, recorded) == [
+        "numpy 2.4.6 here, 2.3.0 recorded",
+        "cpu None here, other recorded",
+    ]
