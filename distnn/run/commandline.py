@@ -4,7 +4,7 @@ cyclopts is imported inside ``parse_flags``, because only one rank of a job pars
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from distnn.errors import InputError
@@ -45,6 +45,7 @@ def parse_flags(cls: type, argv: Sequence[str], program: str, summary: str) -> d
     app = App(
         name=program,
         help=summary,
+        usage=f"Usage: {_usage(program, settings.values())}",
         version_flags=[],
         help_formatter="plain",
         help_format="plaintext",
@@ -57,6 +58,12 @@ def parse_flags(cls: type, argv: Sequence[str], program: str, summary: str) -> d
     if command == app.help_print:
         raise HelpRequested(_help(app))
     return {name: _held(settings[name], value) for name, value in given.arguments.items()}
+
+
+def _usage(program: str, settings: Iterable[Setting]) -> str:
+    places = [one for one in settings if one.rule.positional]
+    names = [f"[{one.name.upper()}]" if one.optional else one.name.upper() for one in places]
+    return " ".join([program, *names, "[--flag value ...]\n"])
 
 
 def _command(settings: Sequence[Setting]) -> Callable[..., None]:

@@ -1,7 +1,12 @@
 """A run's directory: where its files lie, whether it holds a run already."""
 
+import errno
+import fcntl
+import os
+import platform
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from distnn.errors import InputError
 from distnn.run.files import leftovers, write_text
@@ -11,7 +16,7 @@ class RunDirectory:
     """The files of one run under `path`; nothing is touched before ``create`` or ``open``.
 
     ``config``, ``metrics``, ``timings``, ``summary`` are files, ``checkpoints`` a directory;
-    ``claim`` is the file by which one job keeps others from writing here.
+    ``lock`` is the file by which one job keeps others from writing here.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -21,7 +26,8 @@ class RunDirectory:
         self.timings = self.path / "timings.jsonl"
         self.summary = self.path / "summary.json"
         self.checkpoints = self.path / "checkpoints"
-        self.claim = self.path / "writer.lock"
+        self.lock = self.path / "writer.lock"
+        self._held: BinaryIO | None = None
 
     def __str__(self) -> str:
         return str(self.path)
@@ -51,9 +57,52 @@ class RunDirectory:
         Raises:
             InputError: there is no run, or its directory cannot be written.
         """
-        if not self.config.is_file():
-            raise InputError("holds no run (no config.toml)", str(self.path), "check --run-dir")
+        self.require()
         self._make()
+
+    def require(self) -> None:
+        """Raise an InputError unless a run is found here. Nothing is touched."""
+        if not (self.holds_run() and self.config.is_file()):
+            raise InputError("holds no run (no config.toml)", str(self.path), "check the path")
+
+    def claim(self) -> bool:
+        """Keep other jobs from writing here, until ``release`` or the end of this process.
+
+        A POSIX lock, which the system takes back from a dead process: a killed job never blocks
+        its successor. It holds between hosts where the file system passes locks on (NFS version
+        4, Lustre mounted with ``flock``, GPFS, CephFS).
+
+        Returns:
+            False if the file system knows no locks: then nothing keeps a second job away.
+
+        Raises:
+            InputError: another process holds the claim; its host and number are named.
+        """
+        try:
+            file = self.lock.open("a+b")
+        except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            owner = file.read(100).decode(errors="replace") or "another job"
+            file.close()
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return False
+            what, remedy = f"{owner} is writing here", "wait for it, or give another --run-dir"
+            raise InputError(what, str(self.path), remedy) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}".encode())
+        file.flush()
+        self._held = file
+        return True
+
+    def release(self) -> None:
+        """Let other jobs write here; nothing happens if it was not claimed."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def record(self, config: str) -> None:
         """Replace config.toml, as when a resumed run gets more epochs; raises InputError."""

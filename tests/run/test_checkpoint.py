@@ -12,6 +12,7 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -238,6 +239,14 @@ def test_changed_headers(tmp_path, sound, change):
     error = refusal(path)
     assert isinstance(error, CheckpointError)
     assert str(error).startswith(str(path))
+
+
+@pytest.mark.parametrize("text", ["", "5", "{", "[" * 100_000, "9" * 5000, '{"a": ' * 9999])
+def test_forged_digest(tmp_path, text):
+    path = tmp_path / "forged.safetensors"
+    safetensors.numpy.save_file({}, path, {"distnn": text, "sha256": checkpoint.digest({}, text)})
+    with pytest.raises(CheckpointError, match="not written by distnn"):
+        read(path)
 
 
 @pytest.mark.parametrize("length", [2**20 + 1, 2**31, 2**40, 2**63, 2**64 - 1])

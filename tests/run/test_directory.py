@@ -1,5 +1,11 @@
 """A run's directory: never two runs in one, never a traceback for a bad path."""
 
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+
 import pytest
 
 from distnn.errors import InputError
@@ -41,6 +47,41 @@ def test_checkpoints_without_a_config_are_not_overwritten(tmp_path):
 def test_open_without_a_run(tmp_path):
     with pytest.raises(InputError, match="holds no run"):
         RunDirectory(tmp_path).open()
+
+
+def test_require_touches_nothing(tmp_path):
+    with pytest.raises(InputError, match="holds no run"):
+        RunDirectory(tmp_path / "none").require()
+    assert not list(tmp_path.iterdir())
+
+
+CLAIM = "import sys; from distnn.run.directory import RunDirectory; r = RunDirectory(sys.argv[1]); "
+
+
+def test_one_writer_and_a_dead_one_does_not_count(tmp_path):
+    code = CLAIM + "r.claim(); print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=f"process {owner.pid} on .* is writing here"):
+            RunDirectory(tmp_path).claim()
+        owner.kill()
+    run = RunDirectory(tmp_path)
+    assert run.claim()
+    other = [sys.executable, "-c", CLAIM + "r.claim()", str(tmp_path)]
+    refused = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert f"process {os.getpid()} on " in refused.stderr
+    run.release()
+    run.release()
+    subprocess.run(other, check=True)
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    assert not RunDirectory(tmp_path).claim()
 
 
 def test_open_removes_what_killed_writers_left(tmp_path):
