@@ -109,6 +109,13 @@ class Exchange:
         self.gates.meet(alone=self._spread)
         return word
 
+    def collect_state(self) -> None:
+        """Node 0 has the whole of the optimizer's state after this. Collective."""
+        parts = [self.ownership.node_part(node) for node in range(self.team.nodes)]
+        for vector in self.state.values():
+            self._internode.collect(vector, parts)
+        self.gates.meet()
+
     def _update_alone(self, rule: Rule, word: int) -> int:
         """Leader, update by rank 0: everything that happens while the others wait."""
         word = self._reduce(word)

@@ -66,6 +66,15 @@ class InterNode:
         starts = [first for first, _ in parts]
         self.team.leaders.Allgatherv(MPI.IN_PLACE, [vector, (counts, starts)])
 
+    def collect(self, vector: np.ndarray, parts: list[tuple[int, int]]) -> None:
+        """Each node's part of `vector` to the first node."""
+        if not self._others or self.team.leaders is None or not self.ownership.sharded:
+            return
+        first, last = parts[self.team.node]
+        whole = [vector, ([hi - lo for lo, hi in parts], [lo for lo, _ in parts])]
+        own = MPI.IN_PLACE if self.team.node == 0 else vector[first:last]
+        self.team.leaders.Gatherv(own, whole if self.team.node == 0 else None)
+
     def largest(self, word: int) -> int:
         """Leader: the largest of all leaders' words."""
         if not self._others or self.team.leaders is None:

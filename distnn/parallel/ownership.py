@@ -26,6 +26,7 @@ class Ownership:
 
     @property
     def ranks(self) -> int:
+        """How many ranks there are."""
         return self.node_ranks[-1][1]
 
     def part(self, rank: int) -> tuple[int, int]:

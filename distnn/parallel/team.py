@@ -139,13 +139,48 @@ class Team:
             raise problem
         raise InputError(buffer.tobytes().decode())
 
-    def broadcast_among_leaders(self, array: np.ndarray) -> None:
-        """Send rank 0's contiguous `array` to the same array of every other node."""
+    def largest(self, value: int) -> int:
+        """The largest of all ranks' values."""
+        values = np.array(value, np.int64)
+        self.comm.Allreduce(MPI.IN_PLACE, values, MPI.MAX)
+        return int(values)
+
+    def total(self, value: int) -> int:
+        """The sum of all ranks' values."""
+        values = np.array(value, np.int64)
+        self.comm.Allreduce(MPI.IN_PLACE, values)
+        return int(values)
+
+    def extents(self, count: int) -> list[tuple[int, int]]:
+        """Where each rank's items stand if all are laid out in the order of the caller's ranks.
+
+        Args:
+            count: how many items this rank has.
+
+        Returns:
+            First and one-past-last item of every rank of this team.
+        """
+        counts = np.zeros(self.size, np.int64)
+        counts[self._base.rank] = count
+        self._base.Allreduce(MPI.IN_PLACE, counts)
+        callers = np.zeros(self.size, np.int64)
+        callers[self.rank] = self._base.rank
+        self.comm.Allreduce(MPI.IN_PLACE, callers)
+        ends = np.cumsum(counts)
+        return [(int(ends[c] - counts[c]), int(ends[c])) for c in callers]
+
+    def node_of(self, rank: int) -> int:
+        """The node that `rank` stands on."""
+        return next(node for node, (_, end) in enumerate(self.node_ranks) if rank < end)
+
+    def broadcast_among_leaders(self, array: np.ndarray, node: int = 0) -> None:
+        """Send one node's contiguous `array` to the same array of every other node."""
+        self.node_comm.Barrier()
         if self.leaders is not None and self.nodes > 1:
             flat = array.reshape(-1)
             block = (1 << 28) // max(1, flat.itemsize)  # counts stay below MPI's 2**31
             for start in range(0, flat.size, block):
-                self.leaders.Bcast(flat[start : start + block])
+                self.leaders.Bcast(flat[start : start + block], node)
         self.node_comm.Barrier()
 
     def gather(self, values: np.ndarray, counts: list[int]) -> np.ndarray | None:

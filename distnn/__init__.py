@@ -1,0 +1,53 @@
+"""distnn trains dense neural networks data-parallel over MPI ranks, on numpy and mpi4py.
+
+The public names are loaded when they are first used: a command sets the number of BLAS threads
+before numpy is there, and 256 ranks import no more than they need.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .errors import DistnnError, DivergenceError, InputError
+    from .nn.network import Network
+    from .nn.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
+    from .trainer import Trainer
+
+_HOMES = {
+    "Network": "nn.network",
+    "Trainer": "trainer",
+    "SGD": "nn.optimizers",
+    "Momentum": "nn.optimizers",
+    "Nesterov": "nn.optimizers",
+    "AdaGrad": "nn.optimizers",
+    "RMSProp": "nn.optimizers",
+    "Adam": "nn.optimizers",
+    "AdamW": "nn.optimizers",
+    "DistnnError": "errors",
+    "InputError": "errors",
+    "DivergenceError": "errors",
+}
+
+__all__ = [
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "DistnnError",
+    "DivergenceError",
+    "InputError",
+    "Momentum",
+    "Nesterov",
+    "Network",
+    "RMSProp",
+    "Trainer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

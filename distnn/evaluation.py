@@ -1,0 +1,99 @@
+"""Loss and accuracy of a network on a data set, measured over all ranks.
+
+The data set is cut into slices of a fixed length, whatever the number of ranks; each slice gives
+sums in float64, and the sums are added in the order of the tree.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .nn.backprop import SlicePass
+from .nn.network import Network
+from .parallel.partition import bounds
+from .parallel.tally import ordered_total
+from .parallel.team import Team
+from .samples import Samples
+
+Array = NDArray[Any]
+
+ROWS = 256  # of a slice: enough for fast products, few enough for many ranks to share the work
+
+
+class Evaluation:
+    """Measures one network on one data set, as often as asked.
+
+    Args:
+        team: all ranks; each evaluates its own contiguous slices.
+        network: whose weights are used, wherever they lie at the time.
+        samples: the data set.
+        prefix: in front of the names of the measures, such as ``test_``.
+    """
+
+    def __init__(self, team: Team, network: Network, samples: Samples, prefix: str) -> None:
+        self.team, self.network, self.samples, self.prefix = team, network, samples, prefix
+        self.is_classification = network.output in ("softmax", "sigmoid")
+        self._slices = -(-len(samples) // ROWS)
+        self._pass = SlicePass(network, min(ROWS, len(samples)))
+        self._deviation = np.empty(0)  # about the mean, of each output: the denominator of R2
+
+    def measure(self) -> dict[str, float]:
+        """The measures, the same on every rank. Collective.
+
+        Returns:
+            ``loss``, the mean over the items, and ``accuracy`` (the share of items whose class is
+            decided rightly) or ``r2`` (1 - residual / deviation about the mean, averaged over the
+            outputs), each with the prefix in front.
+        """
+        first, last = bounds(self._slices, self.team.size, self.team.rank)
+        sums = [self._sums(number) for number in range(first, last)]
+        width = 2 if self.is_classification else 1 + self.network.layers[-1]
+        counts = [
+            width * (end - start)
+            for start, end in (
+                bounds(self._slices, self.team.size, rank) for rank in range(self.team.size)
+            )
+        ]
+        gathered = self.team.gather(np.array(sums, np.float64).reshape(-1), counts)
+        result: dict[str, float] = {}
+        if gathered is not None:
+            result = self._measures(ordered_total(gathered.reshape(self._slices, width)))
+        return self.team.broadcast(result)
+
+    def _sums(self, number: int) -> list[float]:
+        """Loss and measure of one slice, summed over its items."""
+        lo, hi = number * ROWS, min((number + 1) * ROWS, len(self.samples))
+        T = self._pass.target(hi - lo)
+        loss = self._pass.forward(self.samples.stretch(lo, hi, T), T)
+        if self.is_classification:
+            return [loss, correct(self.network.decide, self._pass.output, T)]
+        return [loss, *squared_residuals(self._pass.output, T)]
+
+    def _measures(self, sums: Array) -> dict[str, float]:
+        items = len(self.samples)
+        measures = {f"{self.prefix}loss": float(sums[0]) / items}
+        if self.is_classification:
+            measures[f"{self.prefix}accuracy"] = float(sums[1]) / items
+        else:
+            measures[f"{self.prefix}r2"] = self._r2(sums[1:])
+        return measures
+
+    def _r2(self, residual: Array) -> float:
+        """Coefficient of determination, averaged over the outputs; NaN for constant targets."""
+        if not len(self._deviation):
+            T = self.samples.T.astype(np.float64)  # (n, n_L)
+            self._deviation = np.square(T - T.mean(axis=0)).sum(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.mean(1 - residual / self._deviation))
+
+
+def correct(decide: Callable[[Array], Array], outputs: Array, T: Array) -> float:
+    """How many of the outputs (b, n_L) decide for the class that the targets (b, n_L) do."""
+    return float(np.count_nonzero(decide(outputs) == decide(T)))
+
+
+def squared_residuals(outputs: Array, T: Array) -> list[float]:
+    """Sum of squared differences of each output over the items, in float64."""
+    return [float(s) for s in np.square(outputs - T.astype(np.float64)).sum(axis=0)]

@@ -1,0 +1,110 @@
+"""What a run leaves behind: metrics, checkpoints, summary, and what is shown of it meanwhile.
+
+Only rank 0 has a recorder.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .run import checkpoint, metrics
+from .run.directory import RunDirectory
+from .run.fingerprint import fingerprint
+from .run.progress import Progress
+from .session import Position
+
+Array = NDArray[Any]
+
+
+class Recorder:
+    """Writes one run's directory.
+
+    Args:
+        directory: made or opened already.
+        keep: how many checkpoints stay, besides the best.
+        meta: what every checkpoint says besides the position: the network, the optimizer, ...
+        tensors: what every checkpoint holds besides weights and optimizer state.
+        progress: shows how far the run is.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        keep: int,
+        meta: Mapping[str, Any],
+        tensors: Mapping[str, Array],
+        progress: Progress,
+    ) -> None:
+        self.directory, self.keep = directory, keep
+        self.meta, self.tensors, self.progress = dict(meta), dict(tensors), progress
+        self.meta["fingerprint"] = fingerprint()
+        self._saved_steps = -1
+
+    def resume(self, position: Position) -> None:
+        """Forget what was recorded after the position that a checkpoint holds."""
+        metrics.truncate_after(self.directory.metrics, position.epoch)
+        metrics.truncate_after(self.directory.timings, position.epoch)
+        self._saved_steps = position.steps
+
+    def epoch(self, record: Mapping[str, Any], seconds: float, items: int) -> None:
+        """An epoch is done: its line goes to the disk before the checkpoint that follows it."""
+        rate = items / seconds if seconds > 0 else float("inf")
+        timing = {"epoch": record["epoch"], "seconds": seconds, "samples_per_second": rate}
+        try:
+            metrics.append(self.directory.metrics, record)
+            metrics.append(self.directory.timings, timing)
+        except OSError as error:
+            self.say(f"{self.directory.metrics}: cannot be written: {error.strerror}; going on")
+        self.progress.epoch(record, rate)
+
+    def checkpoint(
+        self, weights: list[Array], state: Mapping[str, Array], position: Position
+    ) -> None:
+        """Save the position, unless it is saved already. A failure is told and no more."""
+        if position.steps == self._saved_steps:
+            return
+        tensors = {f"W{l}": W for l, W in enumerate(weights, 1)} | dict(self.tensors)
+        tensors |= {f"optimizer.{name}": vector for name, vector in state.items()}
+        meta = self.meta | {"position": vars(position)}
+        try:
+            checkpoint.write(
+                self.directory.checkpoints, checkpoint.step_name(position.steps), tensors, meta
+            )
+        except checkpoint.CheckpointError as error:
+            self.say(f"{error}; training goes on, the last good checkpoint stays")
+            return
+        self._saved_steps = position.steps
+        checkpoint.prune(self.directory.checkpoints, self.keep)
+
+    def summary(
+        self, weights: list[Array], state: Mapping[str, Array], facts: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write and return the summary: hashes of what was reached, and the given facts."""
+        summary = {
+            "weights_sha256": checkpoint.weights_sha256(weights),
+            "optimizer_sha256": checkpoint.optimizer_sha256(state),
+            **facts,
+        }
+        metrics.write_summary(self.directory.summary, summary)
+        return summary
+
+    def say(self, line: str) -> None:
+        """One line for the user."""
+        self.progress.say(line)
+
+
+def open_checkpoint(
+    directory: RunDirectory,
+) -> tuple[checkpoint.Checkpoint | None, Position]:
+    """The newest checkpoint that loads, and its position; damaged ones are named and skipped."""
+    found = checkpoint.newest(
+        directory.checkpoints, lambda error: print(f"{error} (skipped)", file=sys.stderr)
+    )
+    return found, Position(**found.meta["position"]) if found else Position()
+
+
+def history(directory: RunDirectory, epoch: int) -> list[dict[str, Any]]:
+    """The records of the epochs done before."""
+    return [record for record in metrics.read(directory.metrics) if record["epoch"] <= epoch]

@@ -1,0 +1,148 @@
+"""A data set held once per node, as the passes read it."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .data.rows import Rows, fill
+from .data.scaling import Scaling
+from .errors import InputError
+from .nn.network import Network
+from .parallel.memory import SharedMemory
+from .parallel.team import Team
+
+Array = NDArray[Any]
+
+
+class Samples:
+    """Rows and targets of n items, in memory that all ranks of a node share.
+
+    Attributes:
+        X: (n, 1 + n_0), the rows with a column of ones in front, so that a slice's A[0] is
+            gathered by one copy, or is a view.
+        T: (n, n_L) targets, or (n, 1) class numbers where `classes` > 0.
+    """
+
+    def __init__(self, X: Array, T: Array, classes: int) -> None:
+        self.X, self.T, self.classes = X, T, classes
+        self._one_hot = np.eye(classes, dtype=X.dtype)
+        self._classes = np.empty(0, np.intp)
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def gather(self, rows: NDArray[np.intp], A0: Array, T: Array) -> None:
+        """The given rows into A0 (b, 1 + n_0) and their targets into T (b, n_L).
+
+        The rows are not checked (mode "clip" is numpy's way to write without a buffer between).
+        """
+        np.take(self.X, rows, axis=0, out=A0, mode="clip")
+        if not self.classes:
+            np.take(self.T, rows, axis=0, out=T, mode="clip")
+            return
+        if len(self._classes) < len(rows):
+            self._classes = np.empty(len(rows), np.intp)
+        classes = self._classes[: len(rows)]
+        np.take(self.T[:, 0], rows, out=classes, mode="clip")
+        np.take(self._one_hot, classes, axis=0, out=T, mode="clip")
+
+    def stretch(self, lo: int, hi: int, T: Array) -> Array:
+        """A view of the rows lo … hi, with their targets written into T (hi - lo, n_L)."""
+        if self.classes:
+            np.take(self._one_hot, self.T[lo:hi, 0], axis=0, out=T, mode="clip")
+        else:
+            T[...] = self.T[lo:hi]
+        return self.X[lo:hi]
+
+
+def allocate(
+    memory: SharedMemory, items: int, features: int, outputs: int, classes: int, dtype: Any
+) -> Samples:
+    """Room for a data set; a column of class numbers where `classes` > 0. Collective."""
+    X = memory.array((items, 1 + features), dtype)
+    T = memory.array((items, 1 if classes else outputs), np.intp if classes else dtype)
+    return Samples(X, T, classes)
+
+
+def shared_bytes(items: int, features: int, outputs: int, classes: int, itemsize: int) -> int:
+    """What `allocate` takes."""
+    target = np.dtype(np.intp).itemsize if classes else outputs * itemsize
+    return items * ((1 + features) * itemsize + target)
+
+
+def write(samples: Samples, X: Rows, T: Array, scaling: Scaling | None) -> None:
+    """Rank 0: fill a data set from rows and checked targets, the rows scaled in place.
+
+    Raises:
+        InputError: a value is not finite.
+    """
+    fill(X, samples.X)
+    if scaling is not None:
+        scaling.apply(samples.X)
+    samples.T[...] = T.reshape(samples.T.shape)
+
+
+def spread(team: Team, samples: Samples) -> None:
+    """Every node gets what rank 0 wrote. Collective."""
+    team.broadcast_among_leaders(samples.X)
+    team.broadcast_among_leaders(samples.T)
+
+
+def from_arrays(
+    team: Team, memory: SharedMemory, network: Network, X: Any, T: Any, partitioned: bool = False
+) -> Samples:
+    """A data set from arrays in memory. Collective.
+
+    Args:
+        X, T: rows (n, n_0) and targets as `Network.targets` takes them: the same on every rank,
+            of which rank 0's are used, or, if `partitioned`, each rank's own rows; the data set
+            is then all of them, in the order of the caller's ranks.
+
+    Raises:
+        InputError: on every rank, if any rank's arrays do not fit the network.
+    """
+    rows, targets = _checked(team, network, X, T, partitioned)
+    extents = team.extents(len(rows))
+    items = sum(end - start for start, end in extents)
+    if items == 0:
+        raise InputError("has no rows", where="X", remedy="give at least one")
+    classes = network.layers[-1] if team.largest(targets.ndim == 1) else 0
+    samples = allocate(memory, items, network.layers[0], network.layers[-1], classes, network.dtype)
+    start, end = extents[team.rank]
+    samples.X[start:end, 0] = 1
+    samples.X[start:end, 1:] = rows
+    samples.T[start:end] = targets.reshape(samples.T[start:end].shape)
+    for rank, (start, end) in enumerate(extents):
+        node = team.node_of(rank)
+        team.broadcast_among_leaders(samples.X[start:end], node)
+        team.broadcast_among_leaders(samples.T[start:end], node)
+    return samples
+
+
+def _checked(
+    team: Team, network: Network, X: Any, T: Any, partitioned: bool
+) -> tuple[Array, Array]:
+    """This rank's share of the rows, and its targets: class numbers (n,), or (n, n_L)."""
+    rows = np.empty((0, network.layers[0]), network.dtype)
+    targets = np.empty((0, network.layers[-1]), network.dtype)
+    problem: InputError | None = None
+    if partitioned or team.is_first:
+        try:
+            rows, targets = network.rows(X), network.targets(T)
+            if len(rows) != len(targets):
+                what = f"{len(rows)} rows and {len(targets)} targets"
+                raise InputError(what, where="X", remedy="give one target per row")
+            if np.ndim(T) == 1 and network.layers[-1] > 1:
+                targets = np.asarray(T).astype(np.intp)  # (n,), a fraction of one-hot's memory
+        except InputError as error:
+            problem = error
+    team.agree(problem)
+    kinds = {1: "class numbers", 2: "a matrix", 0: "nothing"}
+    kind = (0 if not len(targets) else targets.ndim) if partitioned or team.is_first else 0
+    kind_of_all = team.largest(kind)
+    if kind not in (0, kind_of_all):
+        what = f"one rank gives {kinds[kind]}, another {kinds[kind_of_all]}"
+        problem = InputError(what, where="targets", remedy="give the same kind on every rank")
+    team.agree(problem)
+    return rows, targets if kind else np.empty((0,) * kind_of_all)

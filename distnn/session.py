@@ -1,0 +1,243 @@
+"""One network being trained by one team: the vectors, the passes and the position reached.
+
+This is where a batch goes through: its rows are gathered slice by slice, back-propagated into
+gradient vectors, and the exchange turns those into new weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .data.order import epoch_order
+from .errors import DivergenceError, InputError
+from .nn.backprop import SlicePass
+from .nn.network import Network
+from .nn.optimizers import Optimizer
+from .nn.schedules import factor
+from .parallel.exchange import Exchange
+from .parallel.memory import SharedMemory
+from .parallel.partition import slice_rows
+from .parallel.tally import LossTally
+from .parallel.team import Team
+from .samples import Samples
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Position:
+    """How far training is.
+
+    Attributes:
+        epoch: epochs completed.
+        step: steps done in the epoch that is under way.
+        steps: steps done in all.
+        loss: sum of the losses of the items of this epoch's steps.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+    loss: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a step does, the same on every rank.
+
+    Attributes:
+        batch_size: B, global.
+        slices: S.
+        seed: of the order of the samples.
+        schedule, warmup: the course of the learning rate, see `nn.schedules.factor`.
+    """
+
+    batch_size: int
+    slices: int
+    seed: int
+    schedule: str = "constant"
+    warmup: int = 0
+
+
+class Session:
+    """The state of a training, on every rank. All methods are collective.
+
+    Attributes:
+        position: how far it is.
+        network: its weights live in the exchange's shared vector while the session is open.
+    """
+
+    def __init__(
+        self,
+        team: Team,
+        network: Network,
+        optimizer: Optimizer,
+        plan: Plan,
+        *,
+        update: str = "rank0",
+        clip_norm: float | None = None,
+    ) -> None:
+        self.team, self.network, self.optimizer, self.plan = team, network, optimizer, plan
+        self.position = Position()
+        self.memory = SharedMemory(team)
+        self.exchange = Exchange(
+            self.memory,
+            network.size,
+            network.dtype,
+            plan.slices,
+            state=optimizer.state,
+            sharded=update == "sharded",
+            clip_norm=clip_norm,
+        )
+        self._pass = SlicePass(network, -(-plan.batch_size // plan.slices))
+        self._gradients = [network.views(vector) for vector in self.exchange.vectors]
+        self._tally = LossTally(team, self.exchange.ownership)
+        self._order_memory = SharedMemory(team)
+        self._order = np.empty(0, np.intp)
+
+    # --- the vectors ---------------------------------------------------------------------------
+
+    def start(self, weights: Array | None) -> None:
+        """Let the network's weights live in shared memory from now on.
+
+        Args:
+            weights: on rank 0, the weights to start with (size,); None for the network's initial
+                ones. Not looked at on other ranks.
+        """
+        if self.team.is_first:
+            if weights is None:
+                self.network.draw(self.exchange.weights)
+            else:
+                self.exchange.weights[:] = weights
+        self.team.broadcast_among_leaders(self.exchange.weights)
+        self.network.place(self.exchange.weights)
+
+    def restore(self, state: dict[str, Array], position: Position) -> None:
+        """Go on from a checkpoint, after `start` with its weights.
+
+        Args:
+            state: on rank 0, the optimizer's state vectors by name.
+            position: on every rank, the position reached.
+        """
+        for name, vector in self.exchange.state.items():
+            if self.team.is_first:
+                vector[:] = state[name]
+            if self.exchange.ownership.sharded:
+                self.team.broadcast_among_leaders(vector)
+        self.position = position
+
+    def collect_state(self) -> None:
+        """Rank 0 can read the whole state of the optimizer after this."""
+        self.exchange.collect_state()
+
+    def close(self) -> None:
+        """Give the shared memory back; the network keeps its weights in memory of its own."""
+        vector = self.exchange.weights.copy()
+        self.team.node_comm.Barrier()
+        self.network.place(vector)
+        self._order_memory.close()
+        self.memory.close()
+
+    # --- the loop ------------------------------------------------------------------------------
+
+    def begin_epoch(self, samples: Samples) -> int:
+        """Draw the order of the epoch that is under way; its number of steps."""
+        if len(self._order) != len(samples):
+            self._order_memory.close()
+            self._order = self._order_memory.array((len(samples),), np.intp)
+        if self.team.node_rank == 0:
+            epoch_order(len(samples), self.plan.seed, self.position.epoch, self._order)
+        self.exchange.gates.meet()
+        return -(-len(samples) // self.plan.batch_size)
+
+    def step(self, samples: Samples, steps_total: int, word: int = 0) -> int:
+        """One batch, one update.
+
+        Args:
+            steps_total: of the whole training, for the schedule.
+            word: what this rank has to tell the others.
+
+        Returns:
+            The largest word of all ranks.
+        """
+        start = self.position.step * self.plan.batch_size
+        batch = self._order[start : start + self.plan.batch_size]
+        self._back_propagate(samples, batch)
+        t = self.position.steps + 1
+        rate = self.learning_rate(t, steps_total)
+        word = self.exchange.step(self.optimizer.rule(t, rate, self.network.dtype), word)
+        self.position.step += 1
+        self.position.steps = t
+        if self._tally.full:
+            self.collect_losses(steps_total)
+        return word
+
+    def _back_propagate(self, samples: Samples, batch: NDArray[np.intp]) -> None:
+        """The gradients of this rank's slices of the batch, added up as far as they are here."""
+        items, slice_pass = len(batch), self._pass
+        for task in self.exchange.tasks:
+            lo, hi = slice_rows(task.slice, self.plan.slices, items)
+            A0, T = slice_pass.input(hi - lo), slice_pass.target(hi - lo)
+            samples.gather(batch[lo:hi], A0, T)
+            loss = slice_pass.forward(A0, T, (self.position.steps, task.slice))
+            for _layer in slice_pass.backward(self._gradients[task.vector], 1 / items):
+                pass  # each gradient is complete here, while the layers below are still to come
+            self._tally.put(task.slice, loss)
+            self.exchange.add_up(task)
+        self._tally.next_step()
+
+    def learning_rate(self, t: int, steps_total: int) -> float:
+        """The learning rate of step t = 1, 2, ..."""
+        course = factor(self.plan.schedule, t, steps_total, self.plan.warmup)
+        return self.optimizer.learning_rate * course
+
+    def collect_losses(self, steps_total: int) -> None:
+        """Add the losses of the last steps to the position's.
+
+        Raises:
+            DivergenceError: on every rank, if one of them is not finite.
+        """
+        losses = self._tally.take()
+        first = self.position.steps - len(losses) + 1
+        for t, loss in enumerate(losses.tolist(), first):
+            if not np.isfinite(loss):
+                raise DivergenceError(self._divergence(t, loss, steps_total))
+            self.position.loss += loss
+
+    def end_epoch(self, samples: Samples, steps_total: int) -> float:
+        """Close the epoch; its training loss, the mean over the items as they were trained on."""
+        self.collect_losses(steps_total)
+        loss = self.position.loss / len(samples)
+        self.position.epoch += 1
+        self.position.step, self.position.loss = 0, 0.0
+        return loss
+
+    def _divergence(self, t: int, loss: float, steps_total: int) -> str:
+        layers = [
+            f"W{l}" for l, W in enumerate(self.network.weights, 1) if not np.isfinite(W).all()
+        ]
+        return (
+            f"training diverged: the loss of step {t} is {loss}, at learning rate "
+            f"{self.learning_rate(t, steps_total):g}"
+            + (f"; no longer finite: {', '.join(layers)}" if layers else "")
+            + "; use a smaller --learning-rate, a --warmup or --clip-norm"
+        )
+
+
+def check_slices(slices: int, ranks: int) -> None:
+    """InputError if some rank would have no slice."""
+    if slices < ranks:
+        raise InputError(
+            f"{ranks} ranks for {slices} slices: a rank needs at least one",
+            where="slices",
+            remedy=f"start at most {slices} ranks, or use --slices {ranks} or more",
+        )
+
+
+def needed_bytes(network: Network, optimizer: Optimizer, team: Team, data: Sequence[int]) -> int:
+    """About what a node shares: data sets, weights, optimizer state, a gradient per rank."""
+    vectors = 1 + len(optimizer.state) + 2 * team.node_size
+    return sum(data) + vectors * network.size * network.dtype.itemsize + (1 << 20)

@@ -1,0 +1,253 @@
+"""The loop. The only place where nn, data, parallel and run meet."""
+
+import time
+from typing import Any, Literal
+
+import numpy as np
+
+from .errors import InputError, StopRequested
+from .evaluation import Evaluation
+from .nn.network import Network
+from .nn.optimizers import Adam, Optimizer
+from .nn.schedules import SCHEDULES
+from .parallel.memory import SharedMemory
+from .parallel.team import Team
+from .recorder import Recorder
+from .samples import Samples, from_arrays, shared_bytes
+from .session import Plan, Position, Session, check_slices, needed_bytes
+from .threads import one_thread_per_rank
+
+Record = dict[str, Any]
+UPDATES = ("rank0", "sharded")
+
+
+class Trainer:
+    """Trains a network data-parallel over MPI ranks. Every method is collective.
+
+    Args:
+        network: on every rank, built alike; rank 0's weights are the ones that are trained.
+        optimizer: None means `Adam()`.
+        batch_size: B, global: over all ranks together.
+        slices: S; None means one per rank. The result depends on it, not on the ranks.
+        seed: of the order of the samples.
+        comm: an MPI communicator; None means all ranks.
+        update: "rank0" or "sharded": who updates the weights. Same bits.
+        clip_norm: the largest norm a gradient may have; None for no limit.
+        schedule, warmup: the course of the learning rate, see `distnn.nn.schedules`.
+        checkpoint_every: (unit, number) between two checkpoints, if there is a recorder.
+
+    Raises:
+        InputError: an argument cannot be used; more ranks than slices.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        optimizer: Optimizer | None = None,
+        *,
+        batch_size: int = 64,
+        slices: int | None = None,
+        seed: int = 0,
+        comm: Any = None,
+        update: str = "rank0",
+        clip_norm: float | None = None,
+        schedule: str = "constant",
+        warmup: int = 0,
+        checkpoint_every: tuple[Literal["epochs", "steps"], int] = ("epochs", 1),
+    ) -> None:
+        self.network = network
+        self.optimizer = Adam() if optimizer is None else optimizer
+        self.team = comm if isinstance(comm, Team) else Team(comm)
+        self.update, self.clip_norm = _one_of(update, UPDATES, "update"), clip_norm
+        self.checkpoint_every = checkpoint_every
+        self.plan = Plan(
+            batch_size=_at_least(1, batch_size, "batch_size"),
+            slices=self.team.size if slices is None else _at_least(1, slices, "slices"),
+            seed=_at_least(0, seed, "seed"),
+            schedule=_one_of(schedule, tuple(SCHEDULES), "schedule"),
+            warmup=_at_least(0, warmup, "warmup"),
+        )
+        check_slices(self.plan.slices, self.team.size)
+        self._position = Position()
+        self._state: dict[str, np.ndarray] = {}
+        self._stop = 0
+
+    def fit(
+        self, X: Any, T: Any, epochs: int, *, test: Any = None, partitioned: bool = False
+    ) -> list[Record]:
+        """Train for some epochs; a second call goes on where the first one ended.
+
+        Args:
+            X: rows (n, n_0); T: targets as `Network.targets` takes them. The same on every rank,
+                or, with `partitioned`, each rank its own rows.
+            epochs: passes over the rows, from here on.
+            test: (X, T) to measure the network on after each epoch, the same on every rank.
+
+        Returns:
+            One record per epoch: epoch, step, learning_rate, train_loss, and with `test` also
+            test_loss and test_accuracy or test_r2. The same on every rank.
+
+        Raises:
+            InputError: X and T do not fit the network, on every rank.
+            DivergenceError: a loss is not finite, on every rank.
+        """
+        _at_least(1, epochs, "epochs")
+        data = [] if test is None else [test]
+        team = self.team.with_memory(self._needed(X, T, partitioned, data), print)
+        memory = SharedMemory(team)
+        samples = from_arrays(team, memory, self.network, X, T, partitioned)
+        test_samples = None
+        if test is not None:
+            test_samples = from_arrays(team, memory, self.network, *test)
+        with one_thread_per_rank():
+            session = self.open_session(team)
+            records = self.train(session, samples, test_samples, self._position.epoch + epochs)
+            self.close_session(session)
+        memory.close()
+        return records
+
+    def request_stop(self) -> None:
+        """Ask for a stop at the next step boundary; any rank may, all ranks stop together."""
+        self._stop = 1
+
+    # --- what the commands build on -----------------------------------------------------------
+
+    def open_session(self, team: Team, weights: np.ndarray | None = None) -> Session:
+        """The vectors of this training in shared memory, holding the position reached.
+
+        Args:
+            team: this trainer's, or the one that `Team.with_memory` gave instead.
+            weights: on rank 0, the weights to go on from; None for the network's own.
+        """
+        session = Session(
+            team,
+            self.network,
+            self.optimizer,
+            self.plan,
+            update=self.update,
+            clip_norm=self.clip_norm,
+        )
+        if weights is None and self.network.has_weights:
+            weights = self.network.vector
+        session.start(weights)
+        if self._position.steps:
+            session.restore(self._state, self._position)
+        return session
+
+    def close_session(self, session: Session) -> None:
+        """Take position, weights and optimizer state out of shared memory and give it back."""
+        session.collect_state()
+        self._position = session.position
+        if session.team.is_first:
+            self._state = {name: v.copy() for name, v in session.exchange.state.items()}
+        session.close()
+
+    def train(
+        self,
+        session: Session,
+        samples: Samples,
+        test: Samples | None,
+        until: int,
+        recorder: Recorder | None = None,
+    ) -> list[Record]:
+        """Train until so many epochs are done in all.
+
+        Args:
+            recorder: on rank 0, writes metrics and checkpoints.
+
+        Returns:
+            One record per epoch that was completed in this call.
+
+        Raises:
+            DivergenceError, StopRequested: on every rank.
+        """
+        evaluation = None
+        if test is not None:
+            evaluation = Evaluation(session.team, self.network, test, "test_")
+        records = []
+        with np.errstate(all="ignore"):  # what is not finite is looked for in the losses
+            while session.position.epoch < until:
+                start = time.perf_counter()
+                done = session.position.step * self.plan.batch_size
+                record = self._epoch(session, samples, evaluation, until, recorder)
+                records.append(record)
+                if recorder is not None:
+                    seconds = time.perf_counter() - start
+                    recorder.epoch(record, seconds, len(samples) - done)
+                if self._due(session.position, until):
+                    self._checkpoint(session, recorder)
+        return records
+
+    def _epoch(
+        self,
+        session: Session,
+        samples: Samples,
+        evaluation: Evaluation | None,
+        until: int,
+        recorder: Recorder | None,
+    ) -> Record:
+        """What is left of the epoch under way."""
+        position = session.position
+        steps = session.begin_epoch(samples)
+        total = until * steps
+        tell = recorder.progress.step if recorder is not None else _nothing
+        while position.step < steps:
+            stop = session.step(samples, total, self._stop)
+            tell()
+            if position.step == steps:
+                break
+            if stop or self._due(position, until):
+                session.collect_losses(total)
+                self._checkpoint(session, recorder)
+            if stop:
+                raise StopRequested(self._stopped(position))
+        rate = session.learning_rate(position.steps, total)
+        loss = session.end_epoch(samples, total)
+        record = {
+            "epoch": position.epoch,
+            "step": position.steps,
+            "learning_rate": rate,
+            "train_loss": loss,
+        }
+        return record | (evaluation.measure() if evaluation else {})
+
+    def _due(self, position: Position, until: int) -> bool:
+        """Whether a checkpoint is due; one always is at the end."""
+        unit, number = self.checkpoint_every
+        if unit == "steps":
+            return position.steps % number == 0 or position.epoch == until
+        return position.step == 0 and (position.epoch % number == 0 or position.epoch == until)
+
+    def _checkpoint(self, session: Session, recorder: Recorder | None) -> None:
+        session.collect_state()
+        if recorder is not None:
+            recorder.checkpoint(self.network.weights, session.exchange.state, session.position)
+
+    def _stopped(self, position: Position) -> str:
+        return f"stopped on request after epoch {position.epoch}, step {position.step}"
+
+    def _needed(self, X: Any, T: Any, partitioned: bool, more: list[Any]) -> int:
+        """Bytes that a node is going to share, about."""
+        layers, itemsize = self.network.layers, self.network.dtype.itemsize
+        own = len(X) if hasattr(X, "__len__") else 0
+        items = self.team.total(own) if partitioned else own
+        sizes = [items, *(len(x) for x, _ in more if hasattr(x, "__len__"))]
+        data = [shared_bytes(n, layers[0], layers[-1], 0, itemsize) for n in sizes]
+        return needed_bytes(self.network, self.optimizer, self.team, data)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _at_least(least: int, value: int, name: str) -> int:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise InputError(f"{value!r}", where=name, remedy=f"give a whole number from {least} on")
+    return int(value)
+
+
+def _one_of(name: str, names: tuple[str, ...], where: str) -> str:
+    if name not in names:
+        raise InputError(f"{name!r} is unknown", where=where, remedy=f"use {', '.join(names)}")
+    return name
