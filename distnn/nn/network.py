@@ -1,5 +1,6 @@
 """A dense network: its shape, its weights, and what one does with it on one machine."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -143,7 +144,7 @@ class Network:
                 where="X",
                 remedy=f"the network takes rows of {self.layers[0]} features",
             )
-        return matrix.astype(self.dtype, copy=False)
+        return _finite(matrix, self.dtype, "X")
 
     def targets(self, T: ArrayLike) -> Array:
         """T as (n, n_L) matrix of the network's dtype.
@@ -169,27 +170,28 @@ class Network:
                 + (" or class numbers (n,)" if n_out > 1 else " or (n,)"),
             )
         loss = LOSSES[self.loss]
+        matrix = _finite(T, self.dtype, "targets")
         if T.size and (T.min() < loss.lowest or T.max() > loss.highest):
             raise InputError(
                 f"lie between {T.min()} and {T.max()}",
                 where="targets",
                 remedy=f"{self.loss} takes targets from {loss.lowest} to {loss.highest}",
             )
-        return np.ascontiguousarray(T, self.dtype)
+        return matrix
 
     def _one_hot(self, classes: NDArray[Any]) -> Array:
         n_out = self.layers[-1]
-        numbers = classes.astype(np.int64)
-        wrong = (numbers != classes) | (numbers < 0) | (numbers >= n_out)
+        classes = _finite(classes, np.dtype(np.float64), "targets")  # bool as well
+        wrong = (classes < 0) | (classes >= n_out) | (classes % 1 != 0)
         if wrong.any():
             first = int(wrong.argmax())
             raise InputError(
-                f"item {first} is {classes[first]}",
+                f"item {first} is {classes[first]:g}",
                 where="targets",
                 remedy=f"class numbers are whole, from 0 to {n_out - 1}",
             )
-        T = np.zeros((len(numbers), n_out), self.dtype)
-        T[np.arange(len(numbers)), numbers] = 1
+        T = np.zeros((len(classes), n_out), self.dtype)
+        T[np.arange(len(classes)), classes.astype(np.int64)] = 1
         return T
 
     # Passes
@@ -259,17 +261,24 @@ def _numbers(values: ArrayLike, where: str) -> NDArray[Any]:
         raise InputError(f"holds {array.dtype}", where=where, remedy="give real numbers")
     if array.ndim == 0:
         raise InputError("is a single number", where=where, remedy="give an array of items")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError("holds NaN or infinity", where=where, remedy="clean the data first")
     return array
+
+
+def _finite(array: NDArray[Any], dtype: "np.dtype[Any]", where: str) -> Array:
+    """The array in C layout and this dtype."""
+    with np.errstate(over="ignore"):  # it is told below
+        result = np.ascontiguousarray(array, dtype)
+    if not np.isfinite(result).all():
+        raise InputError(f"NaN or infinity in {dtype}", where=where, remedy="clean the data first")
+    return result
 
 
 def _checked_widths(layers: Sequence[int]) -> tuple[int, ...]:
     try:
-        widths = tuple(int(n) for n in layers if int(n) == n)
-    except (TypeError, ValueError):
+        widths = tuple(operator.index(n) for n in layers)
+    except TypeError:
         widths = ()
-    if not isinstance(layers, str) and len(widths) == len(layers) >= 2 and min(widths) >= 1:
+    if len(widths) >= 2 and min(widths) >= 1:
         return widths
     raise InputError(
         f"{layers!r} are no layer widths",

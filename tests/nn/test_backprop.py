@@ -1,0 +1,219 @@
+"""The passes against the documents, numerical derivatives, and themselves in other slices."""
+
+import tracemalloc
+from math import cosh, tanh
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distnn.errors import InputError
+from distnn.nn import ACTIVATIONS, LOSSES, OUTPUTS, Network, SlicePass
+
+
+def test_worked_example_of_document_002():
+    """x = 2, y = 1, three layers of tanh, squared error; every number by hand."""
+    net = Network([1, 2, 1, 1], "tanh", output="tanh", loss="squared-error", dtype="float64")
+    net.weights[0][...] = [[0.1, 0.2], [0.3, 0.4]]
+    net.weights[1][...] = [[0.2], [1], [-3]]
+    net.weights[2][...] = [[1], [2]]
+
+    s1 = 0.1 + 0.3 * 2, 0.2 + 0.4 * 2
+    x1 = tanh(s1[0]), tanh(s1[1])
+    s2 = 0.2 + 1 * x1[0] - 3 * x1[1]
+    x2 = tanh(s2)
+    s3 = 1 + 2 * x2
+    x3 = tanh(s3)
+    d3 = 2 * (x3 - 1) / cosh(s3) ** 2  # tanh' = 1 / cosh^2, not by way of the output
+    d2 = 2 * d3 / cosh(s2) ** 2
+    d1 = 1 * d2 / cosh(s1[0]) ** 2, -3 * d2 / cosh(s1[1]) ** 2
+
+    loss, gradients = net.loss_and_gradients([[2]], [[1]])
+
+    assert net.forward([[2]])[0, 0] == pytest.approx(x3, rel=1e-14)
+    assert loss == pytest.approx((x3 - 1) ** 2, rel=1e-14)
+    expected = [[d1[0], d1[1]], [2 * d1[0], 2 * d1[1]]], [[d2], [x1[0] * d2], [x1[1] * d2]]
+    np.testing.assert_allclose(gradients[0], expected[0], rtol=1e-13)
+    np.testing.assert_allclose(gradients[1], expected[1], rtol=1e-13)
+    np.testing.assert_allclose(gradients[2], [[d3], [x2 * d3]], rtol=1e-13)
+    # and as the document prints them, rounded to two digits on the way
+    np.testing.assert_allclose(gradients[0], [[-0.44, 0.88], [-0.88, 1.75]], atol=0.006)
+    np.testing.assert_allclose(gradients[1], [[-0.69], [-0.42], [-0.53]], atol=0.006)
+    np.testing.assert_allclose(gradients[2], [[-1.85], [1.67]], atol=0.006)
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Every output and loss that go together."""
+    fitting = []
+    for output in OUTPUTS:
+        for loss in LOSSES:
+            try:
+                Network([2, 3], output=output, loss=loss)
+            except InputError:
+                continue
+            fitting.append((output, loss))
+    return fitting
+
+
+def check_by_central_differences(net: Network) -> None:
+    """Directional derivatives of the mean loss: (f(w + hd) - f(w - hd)) / 2h (document 004)."""
+    rng = np.random.default_rng([net.size, len(net.layers)])
+    X = rng.standard_normal((5, net.layers[0]))
+    T = 0.1 + 0.8 * rng.random((5, net.layers[-1]))
+    w, h = net.vector.copy(), 1e-5
+    _, gradients = net.loss_and_gradients(X, T)
+    gradient = np.concatenate([g.ravel() for g in gradients])
+    assert gradient.any()
+    for _ in range(2):
+        d = rng.standard_normal(net.size) + gradient / np.linalg.norm(gradient)
+        d /= np.linalg.norm(d)
+        net.vector[:] = w + h * d
+        up, _ = net.loss_and_gradients(X, T)
+        net.vector[:] = w - h * d
+        down, _ = net.loss_and_gradients(X, T)
+        net.vector[:] = w
+        numeric, exact = (up - down) / (2 * h), gradient @ d
+        assert abs(numeric - exact) < 1e-7 * max(abs(numeric), abs(exact))
+
+
+def test_every_pair_is_tried():
+    outputs, losses = zip(*pairs(), strict=True)
+    assert set(outputs) == set(OUTPUTS)
+    assert set(losses) == set(LOSSES)
+    assert len(pairs()) == 9 * 4 + 2
+
+
+@pytest.mark.parametrize("hidden", [[], [6], [6, 5]], ids=["1-layer", "2-layers", "3-layers"])
+@pytest.mark.parametrize(("output", "loss"), pairs())
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_are_the_numerical_ones(activation, output, loss, hidden):
+    net = Network([3, *hidden, 4], activation, output, loss, "float64", seed=4, init="normal")
+    net.vector[:] *= 0.5  # away from saturation, where there is nothing to measure
+    check_by_central_differences(net)
+
+
+def test_batch_is_the_mean_of_its_items():
+    net = Network([7, 6, 5, 4], "tanh", dtype="float64", seed=1)
+    rng = np.random.default_rng(2)
+    X, T = rng.standard_normal((9, 7)), rng.integers(0, 4, 9)
+    loss, gradients = net.loss_and_gradients(X, T)
+    singles = [net.loss_and_gradients(X[i : i + 1], T[i : i + 1]) for i in range(9)]
+    assert loss == pytest.approx(np.mean([s[0] for s in singles]), rel=1e-13)
+    for l, gradient in enumerate(gradients):
+        np.testing.assert_allclose(gradient, np.mean([s[1][l] for s in singles], 0), rtol=1e-11)
+
+
+def run_slice(net, rows, A0, T, dropout=None):
+    """Loss, outputs and gradients of one slice, in a pass made for it."""
+    run = SlicePass(net, rows)
+    return run_again(run, A0, T, dropout)
+
+
+def run_again(run, A0, T, dropout=None):
+    dW = run.network.views(np.full(run.network.size, np.nan, run.network.dtype))
+    loss = run.forward(A0, T, dropout)
+    outputs = run.output.copy()
+    assert list(run.backward(dW, 0.25)) == list(range(len(dW), 0, -1))
+    return loss, outputs, np.concatenate([g.ravel() for g in dW])
+
+
+def same_bits(one, other):
+    assert one[0] == other[0]
+    assert one[1].tobytes() == other[1].tobytes()
+    assert one[2].tobytes() == other[2].tobytes()
+
+
+def random_slice(net, b, seed=0):
+    rng = np.random.default_rng(seed)
+    A0 = np.ones((b, 1 + net.layers[0]), net.dtype)
+    A0[:, 1:] = rng.standard_normal((b, net.layers[0]))
+    T = rng.random((b, net.layers[-1])).astype(net.dtype)
+    return A0, T
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    b=st.integers(1, 33),
+    spare=st.integers(0, 40),
+    offset=st.integers(0, 20),
+    layers=st.lists(st.integers(1, 40), min_size=2, max_size=4),
+    activation=st.sampled_from(list(ACTIVATIONS)),
+    output=st.sampled_from(["softmax", "sigmoid", "identity"]),
+    dtype=st.sampled_from(["float32", "float64"]),
+    rate=st.sampled_from([0.0, 0.5]),
+)
+def test_bits_depend_on_rows_alone(b, spare, offset, layers, activation, output, dtype, rate):
+    """Not on the size of the buffers, on where the rows lie in memory, or on what was before."""
+    layers = [*layers[:-1], layers[-1] + 1]
+    loss = {"softmax": "cross-entropy", "sigmoid": "binary-cross-entropy"}.get(output, "huber")
+    net = Network(layers, activation, output, loss, dtype, dropout=rate)
+    A0, T = random_slice(net, b)
+    place = (3, 1)
+    fresh = run_slice(net, b, A0, T, place)
+
+    roomy = SlicePass(net, b + spare)
+    run_again(roomy, *random_slice(net, b + spare, seed=1))
+    same_bits(run_again(roomy, A0, T, place), fresh)
+
+    roomy.input(b)[...] = A0
+    roomy.target(b)[...] = T
+    same_bits(run_again(roomy, roomy.input(b), roomy.target(b), place), fresh)
+
+    data, targets = random_slice(net, offset + b + 3, seed=2)
+    data[offset : offset + b], targets[offset : offset + b] = A0, T
+    view = data[offset : offset + b], targets[offset : offset + b]
+    same_bits(run_again(roomy, *view, place), fresh)
+
+
+@pytest.mark.parametrize("output", ["softmax", "identity"])
+def test_empty_slice_adds_nothing(output):
+    loss = "cross-entropy" if output == "softmax" else "squared-error"
+    net = Network([3, 4, 2], output=output, loss=loss)
+    run = SlicePass(net, 5)
+    loss, outputs, gradient = run_again(run, run.input(0), run.target(0))
+    assert loss == 0.0
+    assert outputs.shape == (0, 2)
+    assert not gradient.any()
+    assert run.outputs(run.input(0)).shape == (0, 2)
+
+
+def test_gradient_is_linear_in_scale_and_sums_over_slices():
+    net = Network([5, 6, 3], "sigmoid", dtype="float64")
+    A0, T = random_slice(net, 8)
+    whole = run_slice(net, 8, A0, T)
+    parts = [run_slice(net, 8, A0[i:j], T[i:j]) for i, j in ((0, 3), (3, 8))]
+    assert whole[0] == pytest.approx(parts[0][0] + parts[1][0], rel=1e-13)
+    np.testing.assert_allclose(whole[2], parts[0][2] + parts[1][2], rtol=1e-10, atol=1e-15)
+
+
+def test_no_memory_is_taken_per_step():
+    """A step may make views and numbers, but no array of the size of a layer."""
+    net = Network([200, 300, 300, 10], "relu")
+    run = SlicePass(net, 256)
+    dW = net.views(np.empty(net.size, "f4"))
+    A0, T = random_slice(net, 256)
+
+    def step():
+        run.forward(A0, T)
+        for _ in run.backward(dW, 1 / 256):
+            pass
+
+    step()
+    tracemalloc.start()
+    step()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50_000  # numpy's casting buffers are 8,192 items; a layer is 307,200 bytes
+
+
+def test_weights_can_move():
+    """After ``place`` a pass computes with the new vector."""
+    net = Network([4, 3, 2], "tanh")
+    run = SlicePass(net, 6)
+    A0, T = random_slice(net, 6)
+    before = run_again(run, A0, T)
+    net.place(np.zeros(net.size, "f4"))
+    assert run_again(run, A0, T)[0] == pytest.approx(T.sum() * np.log(2), rel=1e-6)
+    net.draw(net.vector)
+    same_bits(run_again(run, A0, T), before)
