@@ -13,8 +13,9 @@ from math import pi, sqrt
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
-from distnn.nn.layout import Array
+from distnn.nn.layout import Array, aligned
 
 ONE = np.array(
     1, np.float32
@@ -23,9 +24,10 @@ LEAK = 0.01  # slope of leaky-relu left of 0 (Maas, Hannun, Ng 2013)
 
 
 class Space(NamedTuple):
-    """Working space: ``scratch`` to write to, ``zeros`` to read only, both (b, n)."""
+    """Working space (b, n): ``scratch`` and ``mask`` to write to, ``zeros`` to read only."""
 
     scratch: Array
+    mask: NDArray[np.bool_]
     zeros: Array
 
 
@@ -83,9 +85,14 @@ def relu(Z: Array, A: Array, space: Space) -> None:
 
 def times_relu_derivative(D: Array, A: Array, Z: Array, space: Space) -> None:
     """D *= 1 where A > 0, else 0 (also at 0)."""
-    scratch = space.scratch
-    np.greater(A, 0, scratch)
-    np.multiply(D, scratch, D)
+    np.multiply(D, _one_right_of_0(A, space), D)
+
+
+def _one_right_of_0(A: Array, space: Space) -> Array:
+    """1 where A > 0, else 0, as floats: a product with floats is the fast one."""
+    np.greater(A, 0, space.mask)
+    np.copyto(space.scratch, space.mask)
+    return space.scratch
 
 
 def leaky_relu(Z: Array, A: Array, space: Space) -> None:
@@ -97,10 +104,9 @@ def leaky_relu(Z: Array, A: Array, space: Space) -> None:
 
 def times_leaky_relu_derivative(D: Array, A: Array, Z: Array, space: Space) -> None:
     """D *= 1 where A > 0, else LEAK."""
-    scratch = space.scratch
-    np.greater(A, 0, scratch)
-    np.maximum(scratch, LEAK, out=scratch)
-    np.multiply(D, scratch, D)
+    slope = _one_right_of_0(A, space)
+    np.maximum(slope, LEAK, out=slope)
+    np.multiply(D, slope, D)
 
 
 def elu(Z: Array, A: Array, space: Space) -> None:
@@ -193,6 +199,11 @@ def times_gelu_derivative(D: Array, A: Array, Z: Array, space: Space) -> None:
     np.subtract(ONE, scratch, scratch)
     np.multiply(Z, scratch, Z)
     np.add(D, Z, D)
+
+
+def make_space(b: int, n: int, dtype: DTypeLike) -> Space:
+    """Working space for arrays (b, n)."""
+    return Space(aligned((b, n), dtype), np.empty((b, n), np.bool_), aligned((b, n), dtype))
 
 
 ACTIVATIONS: dict[str, Activation] = {

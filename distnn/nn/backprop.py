@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distnn.nn.activations import ACTIVATIONS, Space
+from distnn.nn.activations import ACTIVATIONS, Space, make_space
 from distnn.nn.dropout import Dropout
 from distnn.nn.layout import Array, aligned
 from distnn.nn.outputs import make_output
@@ -165,8 +165,7 @@ class _Buffers:
         if network.dropout > 0:
             self.M = [nothing] + [aligned((rows, n), dtype) for n in hidden]
         self.D = [nothing] + [aligned((rows, n), dtype) for n in network.layers[1:]]
-        self.scratch = aligned((rows * max(hidden, default=0),), dtype)
-        self.zeros = aligned(self.scratch.shape, dtype)
+        self.space = make_space(rows, max(hidden, default=0), dtype)
 
 
 class _Views:
@@ -180,8 +179,15 @@ class _Views:
         self.Z = self.H if buffers.Z is buffers.H else [Z[:b] for Z in buffers.Z]
         self.M = [M[:b] for M in buffers.M]
         self.D = [D[:b] for D in buffers.D]
-        self.space = [
-            Space(*(flat[: H.size].reshape(H.shape) for flat in (buffers.scratch, buffers.zeros)))
-            for H in self.H
-        ]
+        self.space = [_part(buffers.space, H.shape) for H in self.H]
         self.out = make_output(network.output, network.loss, b, network.layers[-1], network.dtype)
+
+
+def _part(space: Space, shape: tuple[int, ...]) -> Space:
+    """Contiguous arrays of this shape, at the front of the larger ones."""
+    size = int(np.prod(shape))
+    return Space(
+        space.scratch.reshape(-1)[:size].reshape(shape),
+        space.mask.reshape(-1)[:size].reshape(shape),
+        space.zeros.reshape(-1)[:size].reshape(shape),
+    )

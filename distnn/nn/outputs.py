@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from distnn.errors import InputError
-from distnn.nn.activations import ACTIVATIONS, Space, sigmoid
+from distnn.nn.activations import ACTIVATIONS, make_space, sigmoid
 from distnn.nn.layout import Array, aligned
 from distnn.nn.losses import LOSSES, total
 from distnn.nn.names import look_up
@@ -49,8 +49,8 @@ class ElementwiseOutput:
         self._loss = LOSSES[loss]
         self.Z = aligned((b, n), dtype)
         self._A = aligned((b, n), dtype)
-        self._scratch = (aligned((b, n), dtype), aligned((b, n), dtype))
-        self._space = Space(self._scratch[0], zeros=aligned((b, n), dtype))
+        self._space = make_space(b, n, dtype)
+        self._scratch = (self._space.scratch, aligned((b, n), dtype))
 
     @property
     def A(self) -> Array:
@@ -82,8 +82,7 @@ class SigmoidCrossEntropy:
     def __init__(self, b: int, n: int, dtype: DTypeLike) -> None:
         self.Z = aligned((b, n), dtype)
         self._A = aligned((b, n), dtype)
-        self._E = aligned((b, n), dtype)
-        self._space = Space(self._E, zeros=aligned((b, n), dtype))
+        self._space = make_space(b, n, dtype)
 
     @property
     def A(self) -> Array:
@@ -98,7 +97,7 @@ class SigmoidCrossEntropy:
     def loss(self, T: Array) -> float:
         """Binary cross-entropy, summed over rows and outputs. Uses Z up."""
         self.activate()
-        Z, E = self.Z, self._E
+        Z, E = self.Z, self._space.scratch
         np.absolute(Z, E)
         np.negative(E, E)
         np.exp(E, E)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from distnn.nn.activations import ACTIVATIONS, Space
+from distnn.nn.activations import ACTIVATIONS, make_space
 
 DEFINITIONS = {
     "sigmoid": lambda z: 1 / (1 + math.exp(-z)),
@@ -24,7 +24,8 @@ def apply(name, Z, in_place=False):
     Z = np.array(Z)
     h = ACTIVATIONS[name]
     A = Z if in_place else np.full_like(Z, np.nan)
-    space = Space(np.full_like(Z, np.nan), np.zeros_like(Z))
+    space = make_space(*Z.shape, Z.dtype)
+    space.scratch.fill(np.nan)
     h.value(Z, A, space)
     A = A.copy()
     D = np.ones_like(Z)
