@@ -84,7 +84,7 @@ def _parameter(setting: Setting) -> inspect.Parameter:
 
     kind: Any = Literal[setting.rule.choices] if setting.rule.choices else setting.type
     help, default = setting.rule.help, setting.default
-    details: dict[str, Any] = {"help": help, "show_default": False}
+    details: dict[str, Any] = {"help": help, "show_default": False, "allow_repeating": False}
     if default not in (None, "") and setting.type is not bool:
         shown_default = " ".join(map(str, default)) if isinstance(default, list) else default
         details["help"] = f"{help} [default: {shown_default}]"
@@ -141,6 +141,8 @@ def _translated(error: "CycloptsError", flags: Sequence[str]) -> InputError:
     if isinstance(error, exceptions.UnusedCliTokensError):
         extra = error.unused_tokens[0] if error.unused_tokens else ""
         return InputError("unexpected argument", shown(extra).strip("'"), "flags start with --")
+    if isinstance(error, exceptions.RepeatArgumentError):
+        return InputError("given twice", str(error.token.keyword), "give it once")
     if isinstance(error, exceptions.MissingArgumentError):
         name = error.argument.name if error.argument else "argument"
         return InputError("needs a value", name, "see --help")

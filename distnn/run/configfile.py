@@ -2,7 +2,6 @@
 
 import json
 import stat
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,8 @@ def _toml(value: Any) -> str:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
+    import tomllib  # by the one rank that reads
+
     text = _text(path)
     try:
         return tomllib.loads(text)

@@ -39,8 +39,8 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", str(self.path)) from None
 
-    def create(self, config: str) -> None:
-        """Make the directory and record the run's config.toml in it.
+    def make(self) -> None:
+        """Make the directory for a new run, which begins when its config is recorded.
 
         Raises:
             InputError: it holds a run already, is a file, or cannot be written.
@@ -49,6 +49,10 @@ class RunDirectory:
             remedy = "use --resume or another --run-dir"
             raise InputError("already holds a run", str(self.path), remedy)
         self._make()
+
+    def create(self, config: str) -> None:
+        """Make the directory and record the run's config.toml in it; raises as `make`."""
+        self.make()
         self._write(config)
 
     def open(self) -> None:

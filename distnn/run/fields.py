@@ -11,15 +11,14 @@ import numbers
 import re
 from collections.abc import Iterable, Mapping
 from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from distnn.errors import InputError
 
 LARGEST = 2**31 - 1  # counts travel through C ints in BLAS and MPI
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """What a setting accepts, besides its type.
 
     Attributes:
@@ -62,8 +61,7 @@ def setting(default: Any, help: str, **rule: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting as the parsers see it: ``name`` with underscores, `type` without ``| None``."""
 
     name: str

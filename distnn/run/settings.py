@@ -77,7 +77,9 @@ class Settings(_Plain):
     momentum: float | None = setting(
         None, "Momentum; by default the optimizer's own", least=0, below=1
     )
-    weight_decay: float = setting(0.0, "L2 weight decay", least=0)
+    weight_decay: float | None = setting(
+        None, "Weight decay; by default the optimizer's own: 0.01 for adamw, else 0", least=0
+    )
     clip_norm: float | None = setting(None, "Largest norm of the gradient; off by default", above=0)
     schedule: str = setting("constant", "Course of the learning rate", choices=SCHEDULES)
     warmup: int = setting(0, "Steps of linear warm-up in front", least=0, most=LARGEST)
@@ -137,11 +139,6 @@ class PredictSettings(_Plain):
     probabilities: bool = setting(False, "Write the network's outputs instead of class numbers")
 
 
-@dataclasses.dataclass(frozen=True)
-class _TrainFlags(Settings):
-    config: str | None = setting(None, "TOML file; its keys are the flags", positional=True)
-
-
 def parse_train(argv: Sequence[str]) -> Settings:
     """The settings of a training run: ``[CONFIG.toml] [--flag value ...]``, flags win.
 
@@ -150,7 +147,11 @@ def parse_train(argv: Sequence[str]) -> Settings:
         HelpRequested: ``--help`` is among the arguments.
     """
     summary = "Train a dense network over all ranks that mpirun starts, or over one without it."
-    flags = parse_flags(_TrainFlags, argv, "python -m distnn.train", summary)
+    config_file = setting(None, "TOML file; its keys are the flags", positional=True)
+    with_config = dataclasses.make_dataclass(
+        "TrainFlags", [("config", str | None, config_file)], bases=(Settings,), frozen=True
+    )
+    flags = parse_flags(with_config, argv, "python -m distnn.train", summary)
     config = flags.pop("config", None)
     values = {} if config is None else read_config(config, Settings)
     values |= flags
