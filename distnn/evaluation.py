@@ -4,7 +4,6 @@ The data set is cut into slices of a fixed length, whatever the number of ranks;
 sums in float64, and the sums are added in the order of the tree.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,11 +29,19 @@ class Evaluation:
         network: whose weights are used, wherever they lie at the time.
         samples: the data set.
         prefix: in front of the names of the measures, such as ``test_``.
+        classify: whether the targets are classes, or None: as `are_classes` tells.
     """
 
-    def __init__(self, team: Team, network: Network, samples: Samples, prefix: str) -> None:
+    def __init__(
+        self,
+        team: Team,
+        network: Network,
+        samples: Samples,
+        prefix: str,
+        classify: bool | None = None,
+    ) -> None:
         self.team, self.network, self.samples, self.prefix = team, network, samples, prefix
-        self.is_classification = network.output in ("softmax", "sigmoid")
+        self.classify = are_classes(network, samples) if classify is None else classify
         self._slices = -(-len(samples) // ROWS)
         self._pass = SlicePass(network, min(ROWS, len(samples)))
         self._deviation = np.empty(0)  # about the mean, of each output: the denominator of R2
@@ -49,7 +56,7 @@ class Evaluation:
         """
         first, last = bounds(self._slices, self.team.size, self.team.rank)
         sums = [self._sums(number) for number in range(first, last)]
-        width = 2 if self.is_classification else 1 + self.network.layers[-1]
+        width = 2 if self.classify else 1 + self.network.layers[-1]
         counts = [
             width * (end - start)
             for start, end in (
@@ -67,14 +74,14 @@ class Evaluation:
         lo, hi = number * ROWS, min((number + 1) * ROWS, len(self.samples))
         T = self._pass.target(hi - lo)
         loss = self._pass.forward(self.samples.stretch(lo, hi, T), T)
-        if self.is_classification:
-            return [loss, correct(self.network.decide, self._pass.output, T)]
+        if self.classify:
+            return [loss, correct(self._pass.output, T)]
         return [loss, *squared_residuals(self._pass.output, T)]
 
     def _measures(self, sums: Array) -> dict[str, float]:
         items = len(self.samples)
         measures = {f"{self.prefix}loss": float(sums[0]) / items}
-        if self.is_classification:
+        if self.classify:
             measures[f"{self.prefix}accuracy"] = float(sums[1]) / items
         else:
             measures[f"{self.prefix}r2"] = self._r2(sums[1:])
@@ -89,7 +96,20 @@ class Evaluation:
             return float(np.mean(1 - residual / self._deviation))
 
 
-def correct(decide: Callable[[Array], Array], outputs: Array, T: Array) -> float:
+def are_classes(network: Network, samples: Samples) -> bool:
+    """Whether a network's targets are classes, where nobody says so."""
+    cross_entropy = network.loss in ("cross-entropy", "binary-cross-entropy")
+    return samples.classes > 0 or network.output == "softmax" or cross_entropy
+
+
+def decide(outputs: Array) -> Array:
+    """Class numbers (b,) of outputs (b, n_L); a single output says class 1 from 0.5 on."""
+    if outputs.shape[1] == 1:
+        return (outputs[:, 0] >= 0.5).astype(np.intp)
+    return outputs.argmax(axis=1)
+
+
+def correct(outputs: Array, T: Array) -> float:
     """How many of the outputs (b, n_L) decide for the class that the targets (b, n_L) do."""
     return float(np.count_nonzero(decide(outputs) == decide(T)))
 

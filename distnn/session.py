@@ -43,6 +43,10 @@ class Position:
     steps: int = 0
     loss: float = 0.0
 
+    def items(self, per_epoch: int, batch_size: int) -> int:
+        """How many items were trained on, the same one in two epochs counted twice."""
+        return self.epoch * per_epoch + min(self.step * batch_size, per_epoch)
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -112,12 +112,25 @@ class Trainer:
 
     # --- what the commands build on -----------------------------------------------------------
 
-    def open_session(self, team: Team, weights: np.ndarray | None = None) -> Session:
+    def go_on(
+        self, position: Position, weights: np.ndarray | None, state: dict[str, np.ndarray]
+    ) -> None:
+        """Let the next session begin where a checkpoint ends.
+
+        Args:
+            position: on every rank.
+            weights: on rank 0, the flat vector; None if there is no checkpoint.
+            state: on rank 0, the optimizer's state vectors.
+        """
+        self._position, self._state = position, state
+        if weights is not None:
+            self.network.place(weights)
+
+    def open_session(self, team: Team) -> Session:
         """The vectors of this training in shared memory, holding the position reached.
 
         Args:
             team: this trainer's, or the one that `Team.with_memory` gave instead.
-            weights: on rank 0, the weights to go on from; None for the network's own.
         """
         session = Session(
             team,
@@ -127,9 +140,7 @@ class Trainer:
             update=self.update,
             clip_norm=self.clip_norm,
         )
-        if weights is None and self.network.has_weights:
-            weights = self.network.vector
-        session.start(weights)
+        session.start(self.network.vector if self.network.has_weights else None)
         if self._position.steps:
             session.restore(self._state, self._position)
         return session
@@ -149,11 +160,13 @@ class Trainer:
         test: Samples | None,
         until: int,
         recorder: Recorder | None = None,
+        classify: bool | None = None,
     ) -> list[Record]:
         """Train until so many epochs are done in all.
 
         Args:
             recorder: on rank 0, writes metrics and checkpoints.
+            classify: whether the targets are classes; None: see `evaluation.are_classes`.
 
         Returns:
             One record per epoch that was completed in this call.
@@ -163,7 +176,7 @@ class Trainer:
         """
         evaluation = None
         if test is not None:
-            evaluation = Evaluation(session.team, self.network, test, "test_")
+            evaluation = Evaluation(session.team, self.network, test, "test_", classify)
         records = []
         with np.errstate(all="ignore"):  # what is not finite is looked for in the losses
             while session.position.epoch < until:

@@ -25,6 +25,17 @@ if TYPE_CHECKING:
     from distnn.nn.network import Network
 
 
+SMALL = 8192  # elements; see ``product``
+
+
+def product(X: Array, Y: Array, out: Array) -> None:
+    """out = X @ Y. np.dot has the smaller overhead of the two, but sets ``out`` to 0 first."""
+    if out.size < SMALL:
+        np.dot(X, Y, out)
+    else:
+        np.matmul(X, Y, out)
+
+
 class SlicePass:
     """Forward and backward pass over up to ``rows`` batch items; nothing is allocated per step.
 
@@ -100,13 +111,13 @@ class SlicePass:
         D = v.D
         v.out.sensitivity(self._T, D[layers], scale)
         for l in range(layers, 1, -1):
-            np.dot(v.At[l - 1], D[l], dW[l - 1])
+            product(v.At[l - 1], D[l], dW[l - 1])
             yield l
-            np.dot(D[l], self._transposed[l - 1], D[l - 1])
+            product(D[l], self._transposed[l - 1], D[l - 1])
             if self._dropped:
                 np.multiply(D[l - 1], v.M[l - 1], D[l - 1])
             self._h.times_derivative(D[l - 1], v.H[l - 1], v.Z[l - 1], v.space[l - 1])
-        np.dot(self._A0.T, D[1], dW[0])
+        product(self._A0.T, D[1], dW[0])
         yield 1
 
     def _to_last_net_input(self, A0: Array, dropout: tuple[int, int] | None) -> None:
@@ -121,7 +132,7 @@ class SlicePass:
             return
         A, last = A0, len(W)
         for l in range(1, last):
-            np.dot(A, W[l - 1], v.Z[l])
+            product(A, W[l - 1], v.Z[l])
             self._h.value(v.Z[l], v.H[l], v.space[l])
             if self._dropped and dropout is not None:
                 self._dropout.draw(*dropout, l, v.M[l])
@@ -129,7 +140,7 @@ class SlicePass:
             else:
                 np.copyto(v.A_inner[l], v.H[l])
             A = v.A[l]
-        np.dot(A, W[last - 1], v.out.Z)
+        product(A, W[last - 1], v.out.Z)
 
     def _see_weights(self) -> list[Array]:
         W = self.network.weights

@@ -42,6 +42,20 @@ class Checkpoint:
     tensors: dict[str, np.ndarray]
     meta: dict[str, Any]
 
+    def weights(self) -> np.ndarray:
+        """W1 ... WL as one flat vector."""
+        layers = sum(re.fullmatch(r"W\d+", name) is not None for name in self.tensors)
+        return np.concatenate([self.tensors[f"W{l}"].reshape(-1) for l in range(1, layers + 1)])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The optimizer's state vectors by name."""
+        mark = "optimizer."
+        return {
+            name.removeprefix(mark): vector
+            for name, vector in self.tensors.items()
+            if name.startswith(mark)
+        }
+
 
 def step_name(step: int) -> str:
     """The name of the checkpoint after `step` steps; names sort as the steps do."""

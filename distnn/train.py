@@ -1,0 +1,84 @@
+"""Train a dense network: ``[mpirun -n N] python -m distnn.train [CONFIG.toml] [--flag value ...]``.
+
+Rank 0 looks at flags, files and directory first; then all ranks build the same network, share the
+data, and train.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .command import on_first, run
+
+if TYPE_CHECKING:
+    from .desk import Desk
+    from .parallel.team import Team
+    from .recorder import Recorder
+
+
+def train(team: "Team", argv: Sequence[str]) -> None:
+    """Train as the arguments say, on all ranks of the team."""
+    from .building import build_network, build_optimizer, build_trainer
+    from .loading import Shape, load
+    from .parallel.memory import SharedMemory
+    from .run.settings import Settings
+    from .session import Position, needed_bytes
+
+    started = time.perf_counter()
+    desk, told = _open_desk(team, argv)
+    settings, shape = Settings.from_dict(told["settings"]), Shape(**told["shape"])
+    position = Position(**told["position"])
+    network, optimizer = build_network(settings, shape), build_optimizer(settings)
+
+    data = [shape.bytes(network.dtype.itemsize)]
+    team = team.with_memory(needed_bytes(network, optimizer, team, data), _say)
+    loader = desk.loader if desk else None
+    samples, test = load(team, SharedMemory(team), shape, loader, network.dtype)
+
+    trainer = build_trainer(settings, network, optimizer, team)
+    trainer.go_on(position, *(desk.vectors() if desk else (None, {})))
+    session = trainer.open_session(team)
+    recorder = _open_recorder(team, desk, session, len(samples))
+    done = position.items(len(samples), settings.batch_size)
+    trainer.train(session, samples, test, settings.epochs, recorder, shape.is_classification)
+    session.collect_state()
+    if desk is not None and recorder is not None:
+        done = session.position.items(len(samples), settings.batch_size) - done
+        desk.finish(recorder, session, done, time.perf_counter() - started)
+
+
+def _open_desk(team: "Team", argv: Sequence[str]) -> "tuple[Desk | None, dict[str, Any]]":
+    """The desk, on rank 0, and what it tells all ranks."""
+    desks: list[Desk] = []
+
+    def work(arguments: Sequence[str]) -> dict[str, Any]:
+        from .desk import Desk
+
+        desks.append(Desk.open(arguments, team.size))
+        return desks[0].tell()
+
+    told = on_first(team, work, argv)
+    return desks[0] if desks else None, told
+
+
+def _open_recorder(
+    team: "Team", desk: "Desk | None", session: Any, items: int
+) -> "Recorder | None":
+    """The recorder, on rank 0."""
+    recorders: list[Recorder] = []
+
+    def work() -> None:
+        assert desk is not None
+        recorders.append(desk.recorder(session, items))
+
+    team.on_first(work)
+    return recorders[0] if recorders else None
+
+
+def _say(line: str) -> None:
+    print(f"distnn.train: {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run("train", train)
