@@ -60,11 +60,11 @@ class SlicePass:
 
     def input(self, b: int) -> Array:
         """The input buffer A[0] (b, 1 + n_0), with its ones column."""
-        return self._buffers.A0[:b]
+        return self._view(b).A0
 
     def target(self, b: int) -> Array:
         """The target buffer T (b, n_L)."""
-        return self._buffers.T[:b]
+        return self._view(b).T
 
     @property
     def output(self) -> Array:
@@ -122,9 +122,7 @@ class SlicePass:
 
     def _to_last_net_input(self, A0: Array, dropout: tuple[int, int] | None) -> None:
         b = len(A0)
-        if b not in self._views:
-            self._views[b] = _Views(self._buffers, self.network, b)
-        self._v = v = self._views[b]
+        self._v = v = self._view(b)
         self._A0 = A0
         self._dropped = dropout is not None and self._dropout.rate > 0
         W = self._see_weights()
@@ -141,6 +139,11 @@ class SlicePass:
                 np.copyto(v.A_inner[l], v.H[l])
             A = v.A[l]
         product(A, W[last - 1], v.out.Z)
+
+    def _view(self, b: int) -> "_Views":
+        if b not in self._views:
+            self._views[b] = _Views(self._buffers, self.network, b)
+        return self._views[b]
 
     def _see_weights(self) -> list[Array]:
         W = self.network.weights
@@ -183,6 +186,7 @@ class _Views:
     """The first b rows of every buffer. Made once for each b: there are two or three."""
 
     def __init__(self, buffers: _Buffers, network: "Network", b: int) -> None:
+        self.A0, self.T = buffers.A0[:b], buffers.T[:b]
         self.A = [A[:b] for A in buffers.A]
         self.A_inner = [A[:b, 1:] for A in buffers.A]
         self.At = [A[:b].T for A in buffers.A]
