@@ -1,6 +1,7 @@
 """Trains from Python, on all ranks there are:  mpirun -n 4 python examples/train_from_python.py"""
 
 import numpy as np
+from mpi4py import MPI
 
 from distnn import SGD, Network, Trainer
 
@@ -12,5 +13,5 @@ net = Network([2, 32, 2], activation="tanh", output="softmax", loss="cross-entro
 trainer = Trainer(net, optimizer=SGD(0.5), batch_size=50, slices=8, seed=0)
 trainer.fit(X, T, epochs=20)
 
-if trainer.comm.rank == 0:
+if MPI.COMM_WORLD.rank == 0:
     print(f"{np.mean(net.predict(X) == T):.1%} of the points on the right side")
