@@ -187,7 +187,8 @@ class SoftmaxJacobian(Softmax):
         """D = scale * H' dE/dA."""
         A = self._A
         self._loss.gradient(A, T, D)
-        np.subtract(D, np.vecdot(A, D, self._row)[:, None], D)
+        np.vecdot(A, D, self._row)
+        np.subtract(D, self._row_column, D)
         np.multiply(D, A, D)
         np.multiply(D, scale, D)
 

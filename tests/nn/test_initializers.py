@@ -27,7 +27,7 @@ def test_glorot_bounds():
     (W,) = Network([300, 200], init="glorot", dtype="float64").weights
     r = np.sqrt(6 / 500)
     assert np.abs(W).max() <= r
-    assert np.abs(W).max() > 0.999 * r
+    assert np.abs(W).max() > 0.9999 * r  # of 60,000 draws
 
 
 @pytest.mark.parametrize(
