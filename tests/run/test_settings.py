@@ -30,7 +30,7 @@ from distnn.run.settings import (
 CONTRACT = {
     "data": "digits", "test_data": None, "target": None, "hidden": [64], "activation": "relu",
     "output": None, "loss": None, "optimizer": "adam", "learning_rate": None, "momentum": None,
-    "weight_decay": 0.0, "clip_norm": None, "schedule": "constant", "warmup": 0, "batch_size": 64,
+    "weight_decay": None, "clip_norm": None, "schedule": "constant", "warmup": 0, "batch_size": 64,
     "slices": None, "epochs": 20, "seed": 0, "precision": "float32", "reduce": "ordered",
     "update": "rank0", "run_dir": None, "resume": False, "checkpoint_every": "1",
     "progress": "auto",
