@@ -1,7 +1,6 @@
 """How every command starts and ends: one team, one line for an error, one exit code."""
 
 import contextlib
-import os
 import socket
 import sys
 import traceback

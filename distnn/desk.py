@@ -87,6 +87,8 @@ class Desk:
             "optimizer": {"name": session.optimizer.name, **session.optimizer.config()},
             "task": self.loader.targets.task,
             "classes": self.loader.targets.classes,
+            "feature_names": self.loader.source.feature_names,
+            "target_names": self.loader.source.target_names,
             "settings": self.settings.to_dict(),
         }
         recorder = Recorder(self.directory, self.settings.keep, meta, self.loader.tensors, progress)
