@@ -22,7 +22,7 @@ CASES = {
     "adam, three layers": "--optimizer adam --hidden 33 17 9 --batch-size 50",
     "adamw, weight decay": "--optimizer adamw --weight-decay 0.01 --batch-size 50",
     "float64, dropout, clipping": "--precision float64 --dropout 0.2 --clip-norm 0.5",
-    "float64, sgd, batch below S": "--precision float64 --optimizer sgd --batch-size 5 --epochs 1",
+    "float64, sgd, batch below S": "--precision float64 --optimizer sgd --batch-size 5",
     "cut at steps": "--batch-size 50 --checkpoint-every 3s",
 }
 
@@ -39,7 +39,7 @@ def all_results(tmp_path: Path, data: Path, flags: str) -> list[dict[str, Any]]:
     results = []
     for ranks in RANKS:
         run_dir = tmp_path / f"run{ranks}"
-        train(ranks, "--data", data, "--epochs", 2, "--hidden", 16, "--slices", 8,
+        train(ranks, "--data", data, "--epochs", 2, "--slices", 8,
               "--run-dir", run_dir, *flags.split())  # fmt: skip
         assert run_summary(run_dir)["ranks"] == ranks
         results.append(result_of(run_dir))
@@ -72,6 +72,8 @@ def test_another_seed_gives_other_bits(tmp_path: Path) -> None:
 
 def test_mpi_reduction_trains_but_promises_no_bits(tmp_path: Path) -> None:
     data = datasets.classes(tmp_path / "classes.npz")
-    result = train(2, "--data", data, "--epochs", 4, "--reduce", "mpi", "--run-dir", tmp_path / "r")
+    result = train(
+        2, "--data", data, "--epochs", 12, "--reduce", "mpi", "--run-dir", tmp_path / "r"
+    )
     assert run_summary(tmp_path / "r")["test_accuracy"] > 0.6
     assert "bits" in result.stdout + result.stderr
