@@ -79,6 +79,7 @@ def build_network(settings: Settings, shape: Shape) -> Network:
         loss=settings.loss or "",
         dtype=settings.precision,
         seed=settings.seed,
+        init=settings.init,
         dropout=settings.dropout,
     )
 

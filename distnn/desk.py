@@ -53,6 +53,9 @@ class Desk:
         loader = Loader.open(source, settings.output, settings.loss)
         settings = resolve(settings, loader.shape())
         directory.open() if resumed else directory.make()
+        if not directory.claim():
+            remedy = "wait for it, or give another --run-dir"
+            raise InputError("another job is writing here", str(directory), remedy)
         return cls(settings, directory, loader, *open_checkpoint(directory))
 
     def tell(self) -> dict[str, Any]:
