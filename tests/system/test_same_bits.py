@@ -74,7 +74,5 @@ def test_mpi_reduction_trains_but_promises_no_bits(tmp_path: Path) -> None:
     data = datasets.classes(tmp_path / "classes.npz")
     run = tmp_path / "r"
     result = train(2, "--data", data, "--epochs", 12, "--reduce", "mpi", "--run-dir", run)
-        2, "--data", data, "--epochs", 12, "--reduce", "mpi", "--run-dir", tmp_path / "r"
-    )
     assert run_summary(run)["test_accuracy"] > 0.6
     assert "bits" in result.stdout + result.stderr
