@@ -95,6 +95,7 @@ def build_trainer(
         slices=settings.slices,
         seed=settings.seed,
         comm=team,
+        reduce=settings.reduce,
         update=settings.update,
         clip_norm=settings.clip_norm,
         schedule=settings.schedule,

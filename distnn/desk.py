@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import bits
 from .building import resolve
 from .data import open_data
 from .errors import InputError
@@ -54,7 +55,7 @@ class Desk:
         settings = resolve(settings, loader.shape())
         directory.open() if resumed else directory.make()
         if not directory.claim():
-            print(f"{directory}: no locks here, keep other jobs away", file=sys.stderr)
+            say(f"{directory}: no locks here, keep other jobs away")
         return cls(settings, directory, loader, *open_checkpoint(directory))
 
     def tell(self) -> dict[str, Any]:
@@ -92,9 +93,13 @@ class Desk:
             "feature_names": self.loader.source.feature_names,
             "target_names": self.loader.source.target_names,
             "settings": self.settings.to_dict(),
+            **bits.facts(self.settings.reduce, session.team.size),
         }
         recorder = Recorder(self.directory, self.settings.keep, meta, self.loader.tensors, progress)
         recorder.resume(self.position)
+        recorded = self.checkpoint.meta if self.checkpoint else None
+        for line in bits.told_at_start(recorder.meta, recorded):
+            say(line)
         return recorder
 
     def finish(self, recorder: Recorder, session: Session, samples: int, seconds: float) -> None:
@@ -111,7 +116,7 @@ class Desk:
         facts = {
             "steps": session.position.steps,
             "epochs": session.position.epoch,
-            "ranks": session.team.size,
+            **bits.facts(self.settings.reduce, session.team.size),
             "nodes": session.team.nodes,
             "slices": session.plan.slices,
             **measures,
@@ -133,6 +138,11 @@ class Desk:
                     where=self.settings.data,
                     remedy="give the same data, or start another run with --run-dir",
                 )
+
+
+def say(line: str) -> None:
+    """One line for the user, beside what is shown of the progress."""
+    print(f"distnn.train: {line}", file=sys.stderr, flush=True)
 
 
 def _told(summary: dict[str, Any], directory: RunDirectory) -> str:

@@ -81,6 +81,7 @@ class Session:
         optimizer: Optimizer,
         plan: Plan,
         *,
+        reduce: str = "ordered",
         update: str = "rank0",
         clip_norm: float | None = None,
     ) -> None:
@@ -93,6 +94,7 @@ class Session:
             network.dtype,
             plan.slices,
             state=optimizer.state,
+            reduce=reduce,
             sharded=update == "sharded",
             clip_norm=clip_norm,
         )

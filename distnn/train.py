@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def train(team: "Team", argv: Sequence[str]) -> None:
     """Train as the arguments say, on all ranks of the team."""
+    from .bits import told_of_mixed_ranks
     from .building import build_network, build_optimizer, build_trainer
     from .loading import Shape, load
     from .parallel.memory import SharedMemory
@@ -40,6 +41,8 @@ def train(team: "Team", argv: Sequence[str]) -> None:
     trainer.go_on(position, *(desk.vectors() if desk else (None, {})))
     session = trainer.open_session(team)
     recorder = _open_recorder(team, desk, session, len(samples))
+    if mixed := told_of_mixed_ranks(team):
+        _say(mixed)
     done = position.items(len(samples), settings.batch_size)
     trainer.train(session, samples, test, settings.epochs, recorder, shape.is_classification)
     session.collect_state()

@@ -11,6 +11,7 @@ from .nn.network import Network
 from .nn.optimizers import Adam, Optimizer
 from .nn.schedules import SCHEDULES
 from .parallel.memory import SharedMemory
+from .parallel.reductions import REDUCTIONS
 from .parallel.team import Team
 from .recorder import Recorder
 from .samples import Samples, from_arrays, shared_bytes
@@ -31,6 +32,8 @@ class Trainer:
         slices: S; None means one per rank. The result depends on it, not on the ranks.
         seed: of the order of the samples.
         comm: an MPI communicator; None means all ranks.
+        reduce: "ordered": the same bits on any number of ranks; "mpi": MPI's own Allreduce, whose
+            result depends on it.
         update: "rank0" or "sharded": who updates the weights. Same bits.
         clip_norm: the largest norm a gradient may have; None for no limit.
         schedule, warmup: the course of the learning rate, see `distnn.nn.schedules`.
@@ -49,6 +52,7 @@ class Trainer:
         slices: int | None = None,
         seed: int = 0,
         comm: Any = None,
+        reduce: str = "ordered",
         update: str = "rank0",
         clip_norm: float | None = None,
         schedule: str = "constant",
@@ -58,6 +62,7 @@ class Trainer:
         self.network = network
         self.optimizer = Adam() if optimizer is None else optimizer
         self.team = comm if isinstance(comm, Team) else Team(comm)
+        self.reduce = _one_of(reduce, tuple(REDUCTIONS), "reduce")
         self.update, self.clip_norm = _one_of(update, UPDATES, "update"), clip_norm
         self.checkpoint_every = checkpoint_every
         self.plan = Plan(
@@ -137,6 +142,7 @@ class Trainer:
             self.network,
             self.optimizer,
             self.plan,
+            reduce=self.reduce,
             update=self.update,
             clip_norm=self.clip_norm,
         )

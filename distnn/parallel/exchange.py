@@ -2,7 +2,8 @@
 
 Every rank writes the partial sums of its own slices where its node's other ranks can read them.
 The owner of a part of the vector adds them in the order of the tree, block by block, and applies
-the update rule to the weights that all ranks of the node share.
+the update rule to the weights that all ranks of the node share. (With MPI's own sum in place of
+the tree, the owner finds the whole sum there already.)
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from .gates import Gates
 from .internode import InterNode
 from .memory import SharedMemory
 from .ownership import Ownership
+from .reductions import REDUCTIONS
 
 Rule = Callable[[np.ndarray, np.ndarray, Sequence[np.ndarray], Sequence[np.ndarray]], None]
 """An update rule on one block, in place: rule(weights, gradient, state, scratch)."""
@@ -41,6 +43,7 @@ class Exchange:
         dtype: of weights, gradients and state.
         slices: S.
         state: names of the optimizer's state vectors.
+        reduce: how gradients are added up, a name in `reductions.REDUCTIONS`.
         sharded: every rank updates its own part of the weights; else rank 0 updates all.
         clip_norm: the largest norm a gradient may have; None for no limit.
 
@@ -61,6 +64,7 @@ class Exchange:
         slices: int,
         *,
         state: Sequence[str] = (),
+        reduce: str = "ordered",
         sharded: bool = False,
         clip_norm: float | None = None,
     ) -> None:
@@ -74,13 +78,9 @@ class Exchange:
         self.state = {name: memory.array((size if first < last else 0,), dtype) for name in state}
         self._squares = memory.array((-(-size // GRANULE),), np.float64)
 
-        nodes = own.rank_pieces(team.node)
-        self._partial_sums = dict(
-            zip(nodes, memory.arrays(len(nodes), (size,), dtype), strict=True)
-        )
-        self.tasks, vectors = tree.slice_tasks(*own.run(team.rank), slices)
-        self.vectors = [self._partial_sums[piece] for piece in own.pieces(team.rank)]
-        self.vectors += [np.zeros(size, dtype) for _ in range(vectors - len(self.vectors))]
+        self._reduction = REDUCTIONS[reduce](memory, own, dtype)
+        self.tasks, self.vectors = self._reduction.tasks, self._reduction.vectors
+        self._partial_sums = self._reduction.partial_sums
         self._internode = InterNode(memory, own, self._partial_sums, self.weights)
         self._blocks = self._plan_blocks()
 
@@ -90,7 +90,7 @@ class Exchange:
             np.add(self.vectors[left], self.vectors[right], out=self.vectors[left])
 
     def step(self, rule: Rule, word: int = 0) -> int:
-        """Sum the gradients of all ranks in the order of the tree and update the weights.
+        """Sum the gradients of all ranks and update the weights.
 
         Collective. Before it, every rank has filled its pieces' vectors; after it, the weights
         are the new ones on every rank and the vectors may be written again.
@@ -102,6 +102,7 @@ class Exchange:
         Returns:
             The largest word of all ranks, the same on every rank.
         """
+        self._reduction.join()
         if not self.ownership.sharded:
             return self.gates.meet(word, lambda word: self._update_alone(rule, word))
         word = self.gates.meet(word, self._reduce)

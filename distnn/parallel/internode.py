@@ -34,11 +34,14 @@ class InterNode:
         here = self.team.node
         self._others = [node for node in range(self.team.nodes) if node != here]
         first, last = ownership.node_part(here)
-        nodes = [piece for node in self._others for piece in ownership.node_pieces(node)]
+        is_complete = (0, ownership.slices) in partial_sums  # then there is nothing to send
+        senders = [] if is_complete else self._others
+        nodes = [piece for node in senders for piece in ownership.node_pieces(node)]
         arrays = memory.arrays(len(nodes) if first < last else 0, (last - first,), weights.dtype)
         self.received = dict(zip(nodes, arrays, strict=False))
         self._own_pieces = [
-            self._leaves(piece, partial_sums) for piece in ownership.node_pieces(here)
+            self._leaves(piece, partial_sums)
+            for piece in ([] if is_complete else ownership.node_pieces(here))
         ]
         self._additions = self._plan(first, last)
 
@@ -101,7 +104,7 @@ class InterNode:
         pieces = self.ownership.node_pieces(self.team.node)
         ranges = block_ranges(0, first) + block_ranges(last, len(self.weights))
         longest = max((hi - lo for lo, hi in ranges), default=0)
-        for piece, leaves in zip(pieces, self._own_pieces, strict=True):
+        for piece, leaves in zip(pieces, self._own_pieces, strict=False):
             needed = ordered_sum.scratch_needed(piece, list(leaves))
             scratch = [np.empty(longest, self.weights.dtype) for _ in range(needed)]
             for lo, hi in ranges:

@@ -56,6 +56,11 @@ class Team:
         )
 
     @property
+    def host(self) -> str:
+        """The name of the machine that this rank runs on."""
+        return MPI.Get_processor_name()
+
+    @property
     def is_first(self) -> bool:
         """Whether this is rank 0, the one that speaks, reads and writes."""
         return self.rank == 0
@@ -151,6 +156,12 @@ class Team:
         self.comm.Allreduce(MPI.IN_PLACE, values)
         return int(values)
 
+    def all_equal(self, value: int) -> bool:
+        """Whether all ranks have the same value (of less than 63 bits)."""
+        ends = np.array([value, -value], np.int64)
+        self.comm.Allreduce(MPI.IN_PLACE, ends, MPI.MAX)
+        return int(ends[0]) == -int(ends[1])
+
     def extents(self, count: int) -> list[tuple[int, int]]:
         """Where each rank's items stand if all are laid out in the order of the caller's ranks.
 
@@ -182,6 +193,18 @@ class Team:
             for start in range(0, flat.size, block):
                 self.leaders.Bcast(flat[start : start + block], node)
         self.node_comm.Barrier()
+
+    def gather_texts(self, text: str) -> list[str] | None:
+        """The texts of all ranks in rank order, on rank 0; None elsewhere."""
+        own = np.frombuffer(text.encode(), np.uint8).copy()
+        sizes = np.zeros(self.size, np.int64)
+        sizes[self.rank] = len(own)
+        self.comm.Allreduce(MPI.IN_PLACE, sizes)
+        whole = np.empty(int(sizes.sum()), np.uint8) if self.is_first else None
+        self.comm.Gatherv(own, None if whole is None else [whole, sizes.tolist()])
+        if whole is None:
+            return None
+        return [part.tobytes().decode() for part in np.split(whole, np.cumsum(sizes)[:-1])]
 
     def gather(self, values: np.ndarray, counts: list[int]) -> np.ndarray | None:
         """The float64 `values` of all ranks in rank order, on rank 0; None elsewhere.
