@@ -51,8 +51,8 @@ class Exchange:
         weights: (n,) the weights, once per node.
         tasks: this rank's slices and what to add after each.
         vectors: this rank's gradient vectors (n,), numbered as in `tasks`.
-        state: the optimizer's state vectors (n,) by name, once per node that owns a part. Only
-            the node's own part of them is kept up to date.
+        state: the optimizer's state vectors (n,) by name, once per node if sharded, else on node
+            0. Only the node's own part of them is kept up to date.
         gradient_norm: norm of the last gradient before it was clipped, where it is clipped.
     """
 
@@ -74,8 +74,8 @@ class Exchange:
         self.ownership = own = Ownership(size, slices, team.node_ranks, sharded)
         self.gates = Gates(memory)
         self.weights = memory.array((size,), dtype)
-        first, last = own.node_part(team.node)
-        self.state = {name: memory.array((size if first < last else 0,), dtype) for name in state}
+        held = size if sharded or team.node == 0 else 0  # node 0 collects it, others get it back
+        self.state = {name: memory.array((held,), dtype) for name in state}
         self._squares = memory.array((-(-size // GRANULE),), np.float64)
 
         self._reduction = REDUCTIONS[reduce](memory, own, dtype)

@@ -1,0 +1,100 @@
+"""Training over several hosts: the same bits on every layout, one gradient on the wire.
+
+The hosts are network namespaces; see cluster.py for what that needs.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from cluster import Cluster, why_not
+
+from launch import run_metrics, run_summary, train
+
+REASON = why_not()
+pytestmark = [pytest.mark.system, pytest.mark.skipif(bool(REASON), reason=REASON)]
+
+LAYOUTS = ([2, 2], [1, 1, 1, 1], [3, 1], [1, 2, 1])
+CASES = {
+    "sgd": "--slices 4 --optimizer sgd --learning-rate 0.1 --batch-size 64",
+    "adam, sharded, clipping": "--slices 4 --update sharded --clip-norm 0.2 --batch-size 50",
+    "adam, odd slices, dropout": "--slices 7 --dropout 0.3 --hidden 33 17 --batch-size 50",
+}
+
+
+@pytest.fixture(scope="module")
+def four_hosts() -> Iterator[Cluster]:
+    with Cluster(4) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def two_hosts() -> Iterator[Cluster]:
+    with Cluster(2) as cluster:
+        yield cluster
+
+
+def train_on(cluster: Cluster, ranks: Sequence[int], *args: object) -> None:
+    """A training run that must succeed."""
+    result = cluster.mpirun(ranks, "-m", "distnn.train", *args)
+    assert result.code == 0, f"exit code {result.code}\n{result.stdout}\n{result.stderr}"
+
+
+def outcome(run_dir: Path) -> dict[str, Any]:
+    """What must not depend on the layout."""
+    summary = run_summary(run_dir)
+    names = ("weights_sha256", "optimizer_sha256", "steps", "train_loss", "test_accuracy")
+    return {name: summary[name] for name in names} | {"metrics": run_metrics(run_dir)}
+
+
+@pytest.mark.parametrize("flags", CASES.values(), ids=CASES.keys())
+def test_the_same_bits_on_every_layout(four_hosts: Cluster, tmp_path: Path, flags: str) -> None:
+    data = datasets.classes(tmp_path / "classes.npz")
+    args = ["--data", data, "--epochs", 2, *flags.split()]
+    train(1, *args, "--run-dir", tmp_path / "one")
+    train(4, *args, "--run-dir", tmp_path / "four")
+    expected = outcome(tmp_path / "one")
+    assert outcome(tmp_path / "four") == expected
+    for ranks in LAYOUTS:
+        run_dir = tmp_path / "-".join(map(str, ranks))
+        train_on(four_hosts, ranks, *args, "--run-dir", run_dir)
+        summary = run_summary(run_dir)
+        assert (summary["ranks"], summary["nodes"]) == (4, len(ranks))
+        assert outcome(run_dir) == expected
+
+
+@pytest.mark.parametrize("update", ["rank0", "sharded"])
+@pytest.mark.parametrize("ranks", [[1, 1], [2, 2]], ids=["1+1", "2+2"])
+def test_one_gradient_goes_over_the_wire(
+    two_hosts: Cluster, tmp_path: Path, ranks: list[int], update: str
+) -> None:
+    """A host sends one vector of the network's size per step, however many ranks it has."""
+    args = ["--hidden", 256, 256, "--batch-size", 256, "--update", update, "--optimizer", "sgd"]
+    weights = 65 * 256 + 257 * 256 + 257 * 10
+    sent = {}
+    for epochs in (1, 5):
+        before = [two_hosts.sent(host) for host in (1, 2)]
+        run_dir = tmp_path / f"{epochs}"
+        train_on(two_hosts, ranks, *args, "--epochs", epochs, "--run-dir", run_dir)
+        after = [two_hosts.sent(host) for host in (1, 2)]
+        steps = run_summary(run_dir)["steps"]
+        sent[steps] = [b - a for a, b in zip(before, after, strict=True)]
+    (few, first), (many, last) = sorted(sent.items())
+    per_step = [(b - a) / (many - few) for a, b in zip(first, last, strict=True)]
+    vectors = [count / (4 * weights) for count in per_step]
+    print(json.dumps({"ranks": ranks, "update": update, "vectors sent per step": vectors}))
+    assert all(0.99 < sent < 1.15 for sent in vectors), vectors
+
+
+def test_a_run_goes_on_with_other_hosts(four_hosts: Cluster, tmp_path: Path) -> None:
+    data = datasets.classes(tmp_path / "classes.npz")
+    args = ["--data", data, "--slices", 4, "--update", "sharded", "--batch-size", 50]
+    train(1, *args, "--epochs", 3, "--run-dir", tmp_path / "straight")
+    for epochs, ranks in enumerate(([1, 1, 1, 1], [2, 1, 1], [3]), 1):
+        train_on(
+            four_hosts, ranks, *args, "--epochs", epochs, "--run-dir", tmp_path / "run", "--resume"
+        )
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "straight")
