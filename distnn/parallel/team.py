@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DistnnError, InputError
+from ..errors import DistnnError, DivergenceError, InputError, StopRequested
 from .mpi import MPI
 
+KINDS = {kind.exit_code: kind for kind in (DistnnError, InputError, DivergenceError, StopRequested)}
 SHARED_MEMORY = "/dev/shm"  # where MPICH and Open MPI keep their shared windows on Linux
 
 
@@ -75,14 +76,16 @@ class Team:
             node_bytes: what one node is going to share, in bytes.
             say: gets one line, on rank 0, if a node has too little room.
         """
-        room = np.array([shared_memory_room()])
-        self.comm.Allreduce(MPI.IN_PLACE, room, MPI.MIN)
-        if self.node_size == self.size == 1 or int(room[0]) >= node_bytes:
+        if self.nodes == self.size:
+            return self  # nothing is shared
+        room = shared_memory_room()
+        missing = self.largest(node_bytes - room if self.node_size > 1 else 0)
+        if missing <= 0:
             return self
         if self.is_first:
             say(
-                f"shared memory ({SHARED_MEMORY}) has room for {int(room[0]) >> 20} MB on a node "
-                f"and {node_bytes >> 20} MB are needed; going on without it, with a copy per rank"
+                f"shared memory ({SHARED_MEMORY}) is {-(-missing >> 20)} MB too small for data, "
+                "weights and gradients; going on without it, with a copy per rank"
             )
         return Team(self._base, shared=False)
 
@@ -104,8 +107,8 @@ class Team:
             work: returns something JSON can hold.
 
         Raises:
-            DistnnError: on every rank, the one that `work` raised on rank 0. Other exceptions
-                rise on rank 0 only and end the job.
+            DistnnError: on every rank the one that `work` raised on rank 0, or one with the same
+                text and exit code. Other exceptions rise on rank 0 only and end the job.
         """
         outcome: dict[str, Any] = {}
         error: DistnnError | None = None
@@ -114,15 +117,12 @@ class Team:
                 outcome["result"] = work()
             except DistnnError as caught:
                 error = caught
-                outcome["error"] = str(caught)
-                outcome["input"] = isinstance(caught, InputError)
+                outcome["error"], outcome["kind"] = str(caught), caught.exit_code
         outcome = self.broadcast(outcome)
         if error is not None:
             raise error
         if "error" in outcome:
-            raise (
-                InputError(outcome["error"]) if outcome["input"] else DistnnError(outcome["error"])
-            )
+            raise KINDS[outcome["kind"]](outcome["error"])
         return outcome["result"]
 
     def agree(self, problem: DistnnError | None) -> None:
