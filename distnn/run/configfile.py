@@ -70,7 +70,8 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(LARGEST_CONFIG + 1)
     except FileNotFoundError:
-        raise InputError("no such config file", str(path)) from None
+        remedy = "give the path of a TOML file"
+        raise InputError("no such config file", str(path), remedy) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot be read: {reason}", str(path)) from None
