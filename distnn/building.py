@@ -100,5 +100,5 @@ def build_trainer(
         clip_norm=settings.clip_norm,
         schedule=settings.schedule,
         warmup=settings.warmup,
-        checkpoint_every=settings.checkpoint_interval,
+        checkpoint_every=settings.checkpoint_every,
     )

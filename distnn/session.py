@@ -43,10 +43,6 @@ class Position:
     steps: int = 0
     loss: float = 0.0
 
-    def items(self, per_epoch: int, batch_size: int) -> int:
-        """How many items were trained on, the same one in two epochs counted twice."""
-        return self.epoch * per_epoch + min(self.step * batch_size, per_epoch)
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -220,6 +216,15 @@ class Session:
         self.position.epoch += 1
         self.position.step, self.position.loss = 0, 0.0
         return loss
+
+    def items_since(self, before: Position, per_epoch: int) -> int:
+        """How many items were trained on since a position, each epoch's counted anew."""
+
+        def items(position: Position) -> int:
+            in_epoch = min(position.step * self.plan.batch_size, per_epoch)
+            return position.epoch * per_epoch + in_epoch
+
+        return items(self.position) - items(before)
 
     def _divergence(self, t: int, loss: float, steps_total: int) -> str:
         layers = [

@@ -4,6 +4,7 @@ Rank 0 looks at flags, files and directory first; then all ranks build the same 
 data, and train.
 """
 
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
@@ -38,16 +39,16 @@ def train(team: "Team", argv: Sequence[str]) -> None:
     samples, test = load(team, SharedMemory(team), shape, loader, network.dtype)
 
     trainer = build_trainer(settings, network, optimizer, team)
-    trainer.go_on(position, *(desk.vectors() if desk else (None, {})))
+    trainer.go_on(position, *(desk.logbook.vectors() if desk else (None, {})))
     session = trainer.open_session(team)
     recorder = _open_recorder(team, desk, session, len(samples))
     if mixed := told_of_mixed_ranks(team):
         _say(mixed)
-    done = position.items(len(samples), settings.batch_size)
+    before = dataclasses.replace(position)
     trainer.train(session, samples, test, settings.epochs, recorder, shape.is_classification)
     session.collect_state()
     if desk is not None and recorder is not None:
-        done = session.position.items(len(samples), settings.batch_size) - done
+        done = session.items_since(before, len(samples))
         desk.finish(recorder, session, done, time.perf_counter() - started)
 
 

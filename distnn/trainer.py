@@ -1,7 +1,7 @@
 """The loop. The only place where nn, data, parallel and run meet."""
 
 import time
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,11 @@ from .parallel.memory import SharedMemory
 from .parallel.reductions import REDUCTIONS
 from .parallel.team import Team
 from .recorder import Recorder
+from .run.settings import Settings
 from .samples import Samples, from_arrays, shared_bytes
 from .session import Plan, Position, Session, check_slices, needed_bytes
 from .threads import one_thread_per_rank
+from .trainer_run import TrainerRun
 
 Record = dict[str, Any]
 UPDATES = ("rank0", "sharded")
@@ -37,7 +39,11 @@ class Trainer:
         update: "rank0" or "sharded": who updates the weights. Same bits.
         clip_norm: the largest norm a gradient may have; None for no limit.
         schedule, warmup: the course of the learning rate, see `distnn.nn.schedules`.
-        checkpoint_every: (unit, number) between two checkpoints, if there is a recorder.
+        run_dir: where `fit` writes metrics, checkpoints and the summary; None: nowhere.
+        resume: go on with the run that is in `run_dir`, if there is one.
+        checkpoint_every: "N" epochs or "Ns" steps between two checkpoints.
+        keep: how many checkpoints stay, besides the best.
+        progress: "auto", "bar", "lines" or "off".
 
     Raises:
         InputError: an argument cannot be used; more ranks than slices.
@@ -57,14 +63,27 @@ class Trainer:
         clip_norm: float | None = None,
         schedule: str = "constant",
         warmup: int = 0,
-        checkpoint_every: tuple[Literal["epochs", "steps"], int] = ("epochs", 1),
+        run_dir: str | None = None,
+        resume: bool = False,
+        checkpoint_every: str = "1",
+        keep: int = 3,
+        progress: str = "off",
     ) -> None:
         self.network = network
         self.optimizer = Adam() if optimizer is None else optimizer
         self.team = comm if isinstance(comm, Team) else Team(comm)
         self.reduce = _one_of(reduce, tuple(REDUCTIONS), "reduce")
         self.update, self.clip_norm = _one_of(update, UPDATES, "update"), clip_norm
-        self.checkpoint_every = checkpoint_every
+        asked = Settings(
+            run_dir=run_dir,
+            resume=resume,
+            checkpoint_every=checkpoint_every,
+            keep=keep,
+            progress=progress,
+        )
+        asked.check()
+        self.checkpoint_every = asked.checkpoint_interval
+        self._run = TrainerRun(asked) if run_dir is not None else None
         self.plan = Plan(
             batch_size=_at_least(1, batch_size, "batch_size"),
             slices=self.team.size if slices is None else _at_least(1, slices, "slices"),
@@ -73,7 +92,7 @@ class Trainer:
             warmup=_at_least(0, warmup, "warmup"),
         )
         check_slices(self.plan.slices, self.team.size)
-        self._position = Position()
+        self.position = Position()
         self._state: dict[str, np.ndarray] = {}
         self._stop = 0
 
@@ -104,9 +123,16 @@ class Trainer:
         test_samples = None
         if test is not None:
             test_samples = from_arrays(team, memory, self.network, *test)
+        run, until = self._run, self.position.epoch + epochs
+        if run is not None:
+            until = run.begin(self, epochs)
         with one_thread_per_rank():
             session = self.open_session(team)
-            records = self.train(session, samples, test_samples, self._position.epoch + epochs)
+            recorder = run.recorder(self, session, samples, until) if run is not None else None
+            records = self.train(session, samples, test_samples, until, recorder)
+            session.collect_state()
+            if run is not None and recorder is not None:
+                run.finish(self, recorder, session, samples)
             self.close_session(session)
         memory.close()
         return records
@@ -127,7 +153,7 @@ class Trainer:
             weights: on rank 0, the flat vector; None if there is no checkpoint.
             state: on rank 0, the optimizer's state vectors.
         """
-        self._position, self._state = position, state
+        self.position, self._state = position, state
         if weights is not None:
             self.network.place(weights)
 
@@ -147,14 +173,14 @@ class Trainer:
             clip_norm=self.clip_norm,
         )
         session.start(self.network.vector if self.network.has_weights else None)
-        if self._position.steps:
-            session.restore(self._state, self._position)
+        if self.position.steps:
+            session.restore(self._state, self.position)
         return session
 
     def close_session(self, session: Session) -> None:
         """Take position, weights and optimizer state out of shared memory and give it back."""
         session.collect_state()
-        self._position = session.position
+        self.position = session.position
         if session.team.is_first:
             self._state = {name: v.copy() for name, v in session.exchange.state.items()}
         session.close()

@@ -33,6 +33,11 @@ class Scaling:
     scale: npt.NDArray[np.float64]
 
     @classmethod
+    def none(cls, features: int) -> Scaling:
+        """The scaling that leaves everything as it is."""
+        return cls(np.zeros(features), np.ones(features))
+
+    @classmethod
     def measure(cls, X: Array, source: npt.DTypeLike) -> Scaling:
         """The scaling of features.
 

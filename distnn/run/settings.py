@@ -26,6 +26,7 @@ PRECISIONS = ("float32", "float64")
 REDUCTIONS = ("ordered", "mpi")
 UPDATES = ("rank0", "sharded")
 PROGRESS = ("auto", "bar", "lines", "off")
+NO_PATHS = ("digits", "arrays")  # bundled; in memory, of a trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,6 +233,6 @@ def _with_full_paths(settings: Settings) -> Settings:
     data, test_data = settings.data, settings.test_data
     return dataclasses.replace(
         settings,
-        data=data if data == "digits" else os.path.abspath(data),
+        data=data if data in NO_PATHS else os.path.abspath(data),
         test_data=test_data and os.path.abspath(test_data),
     )

@@ -1,0 +1,119 @@
+"""A run directory for `Trainer.fit`: the same files as the command's, from arrays in memory."""
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+from .data import CLASSIFICATION, REGRESSION, Scaling
+from .evaluation import are_classes
+from .logbook import Logbook, merged
+from .recorder import Recorder
+from .run.directory import RunDirectory
+from .run.settings import Settings
+from .samples import Samples
+from .session import Position, Session
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+ARRAYS = "arrays"  # stands for the data set's path in config.toml
+
+
+@dataclasses.dataclass
+class TrainerRun:
+    """What a trainer was asked to write, and on rank 0 the logbook it writes to.
+
+    Attributes:
+        asked: run_dir, resume, checkpoint_every, keep and progress, as settings.
+    """
+
+    asked: Settings
+    logbook: Logbook | None = None
+    begun: bool = False
+    started: float = 0.0
+    before: Position = dataclasses.field(default_factory=Position)
+
+    def begin(self, trainer: "Trainer", epochs: int) -> int:
+        """Open the directory at the first fit; the epoch until which to train. Collective.
+
+        A run that goes on is trained until it has `epochs` epochs; the next fit adds to them.
+
+        Raises:
+            InputError: on every rank, if the directory cannot be used.
+        """
+        position = trainer.position
+        if self.begun:
+            return position.epoch + epochs
+        self.begun = True
+        told = trainer.team.on_first(lambda: self._open(trainer, epochs))
+        if told is None:
+            return position.epoch + epochs
+        trainer.go_on(Position(**told), *(self.logbook.vectors() if self.logbook else (None, {})))
+        return max(epochs, trainer.position.epoch)
+
+    def recorder(
+        self, trainer: "Trainer", session: Session, samples: Samples, until: int
+    ) -> Recorder | None:
+        """The recorder, on rank 0. Collective; raises InputError."""
+        recorders: list[Recorder] = []
+        self.started, self.before = time.perf_counter(), dataclasses.replace(session.position)
+
+        def work() -> None:
+            assert self.logbook is not None
+            classes = are_classes(trainer.network, samples)
+            data = {
+                "task": CLASSIFICATION if classes else REGRESSION,
+                "classes": trainer.network.layers[-1] if classes else 0,
+            }
+            arrays = Scaling.none(trainer.network.layers[0]).arrays()  # rows are used as they are
+            tensors = {f"scaling.{key}": array for key, array in arrays.items()}
+            settings = self._settings(trainer, until)
+            recorders.append(self.logbook.recorder(settings, session, len(samples), data, tensors))
+
+        trainer.team.on_first(work)
+        return recorders[0] if recorders else None
+
+    def finish(
+        self, trainer: "Trainer", recorder: Recorder, session: Session, samples: Samples
+    ) -> None:
+        """Rank 0: write the summary of what was reached."""
+        assert self.logbook is not None
+        seconds = time.perf_counter() - self.started
+        done = session.items_since(self.before, len(samples))
+        self.logbook.finish(recorder, session, trainer.reduce, done, seconds)
+
+    def _open(self, trainer: "Trainer", epochs: int) -> dict[str, Any] | None:
+        """Rank 0: claim the directory; the position of a run that goes on, None for a new one."""
+        assert self.asked.run_dir is not None
+        directory = RunDirectory(self.asked.run_dir)
+        _, resumed = merged(self._settings(trainer, epochs), directory)
+        self.logbook = Logbook.open(directory, resumed)
+        return vars(self.logbook.position) if resumed else None
+
+    def _settings(self, trainer: "Trainer", epochs: int) -> Settings:
+        """What config.toml says of a trainer."""
+        network, optimizer, plan = trainer.network, trainer.optimizer, trainer.plan
+        config = network.config()
+        values = {
+            "data": ARRAYS,
+            "hidden": list(network.layers[1:-1]),
+            **{key: config[key] for key in ("activation", "output", "loss", "init", "dropout")},
+            "precision": config["dtype"],
+            "optimizer": optimizer.name,
+            **{
+                key: value
+                for key, value in optimizer.config().items()
+                if key in ("learning_rate", "weight_decay", "momentum")
+            },
+            "clip_norm": trainer.clip_norm,
+            "schedule": plan.schedule,
+            "warmup": plan.warmup,
+            "batch_size": plan.batch_size,
+            "slices": plan.slices,
+            "seed": plan.seed,
+            "reduce": trainer.reduce,
+            "update": trainer.update,
+            "epochs": epochs,
+        }
+        given = frozenset(values) - {"data", "epochs"}
+        return dataclasses.replace(self.asked, **values, given=given)
