@@ -40,7 +40,11 @@ class Logbook:
         directory.open() if resumed else directory.make()
         if not directory.claim():
             say(f"{directory}: no locks here, keep other jobs away")
-        return cls(directory, *open_checkpoint(directory))
+        try:
+            return cls(directory, *open_checkpoint(directory))
+        except InputError:
+            directory.release()
+            raise
 
     def vectors(self) -> tuple[Array | None, dict[str, Array]]:
         """Weights and optimizer state of the checkpoint, as flat vectors; None and none without."""

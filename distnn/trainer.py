@@ -1,6 +1,7 @@
 """The loop. The only place where nn, data, parallel and run meet."""
 
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -123,18 +124,23 @@ class Trainer:
         test_samples = None
         if test is not None:
             test_samples = from_arrays(team, memory, self.network, *test)
-        run, until = self._run, self.position.epoch + epochs
+        with one_thread_per_rank(), self._run or nullcontext():
+            records = self._fit(team, samples, test_samples, epochs)
+        memory.close()
+        return records
+
+    def _fit(self, team: Team, samples: Samples, test: Samples | None, epochs: int) -> list[Record]:
+        run, until, recorder = self._run, self.position.epoch + epochs, None
         if run is not None:
             until = run.begin(self, epochs)
-        with one_thread_per_rank():
-            session = self.open_session(team)
-            recorder = run.recorder(self, session, samples, until) if run is not None else None
-            records = self.train(session, samples, test_samples, until, recorder)
-            session.collect_state()
-            if run is not None and recorder is not None:
-                run.finish(self, recorder, session, samples)
-            self.close_session(session)
-        memory.close()
+        session = self.open_session(team)
+        if run is not None:
+            recorder = run.recorder(self, session, samples, until)
+        records = self.train(session, samples, test, until, recorder)
+        session.collect_state()
+        if run is not None and recorder is not None:
+            run.finish(self, recorder, session, samples)
+        self.close_session(session)
         return records
 
     def request_stop(self) -> None:

@@ -33,6 +33,14 @@ class TrainerRun:
     started: float = 0.0
     before: Position = dataclasses.field(default_factory=Position)
 
+    def __enter__(self) -> None:
+        """For the time of a fit."""
+
+    def __exit__(self, *_: object) -> None:
+        """Others may write to the directory between two fits."""
+        if self.logbook is not None:
+            self.logbook.directory.release()
+
     def begin(self, trainer: "Trainer", epochs: int) -> int:
         """Open the directory at the first fit; the epoch until which to train. Collective.
 
@@ -43,9 +51,10 @@ class TrainerRun:
         """
         position = trainer.position
         if self.begun:
+            trainer.team.on_first(self._claim)
             return position.epoch + epochs
-        self.begun = True
         told = trainer.team.on_first(lambda: self._open(trainer, epochs))
+        self.begun = True
         if told is None:
             return position.epoch + epochs
         trainer.go_on(Position(**told), *(self.logbook.vectors() if self.logbook else (None, {})))
@@ -81,6 +90,10 @@ class TrainerRun:
         seconds = time.perf_counter() - self.started
         done = session.items_since(self.before, len(samples))
         self.logbook.finish(recorder, session, trainer.reduce, done, seconds)
+
+    def _claim(self) -> None:
+        assert self.logbook is not None
+        self.logbook.directory.claim()
 
     def _open(self, trainer: "Trainer", epochs: int) -> dict[str, Any] | None:
         """Rank 0: claim the directory; the position of a run that goes on, None for a new one."""

@@ -1,0 +1,96 @@
+"""Trainer with a run directory: the files of a run, from arrays in memory."""
+
+import json
+
+import numpy as np
+import pytest
+
+from distnn import Adam, InputError, Network, Trainer
+from distnn.run import checkpoint
+
+
+def problem():
+    draw = np.random.default_rng(0)
+    X = draw.standard_normal((150, 5))
+    return X, (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
+
+
+def trainer(run_dir=None, **arguments):
+    network = Network([5, 8, 3], activation="tanh", seed=1)
+    return Trainer(
+        network, Adam(0.01), batch_size=16, slices=4, seed=2, run_dir=run_dir, **arguments
+    )
+
+
+def summary(path):
+    return json.loads((path / "summary.json").read_text())
+
+
+def test_without_a_run_dir_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trainer().fit(*problem(), epochs=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_files_tell_what_the_network_became(tmp_path):
+    X, T = problem()
+    one = trainer(str(tmp_path / "r"))
+    history = one.fit(X, T, epochs=3, test=(X[:20], T[:20]))
+    lines = (tmp_path / "r/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == history
+    told = summary(tmp_path / "r")
+    assert told["epochs"] == 3
+    assert told["steps"] == 3 * 10
+    assert told["weights_sha256"] == checkpoint.weights_sha256(one.network.weights)
+    assert told["test_accuracy"] == history[-1]["test_accuracy"]
+    saved = checkpoint.newest(tmp_path / "r/checkpoints", pytest.fail)
+    np.testing.assert_array_equal(saved.weights(), one.network.vector)
+
+
+def test_a_run_goes_on_to_the_hash_of_one_that_was_not_stopped(tmp_path):
+    X, T = problem()
+    trainer(str(tmp_path / "straight")).fit(X, T, epochs=5)
+    trainer(str(tmp_path / "stopped"), checkpoint_every="7s").fit(X, T, epochs=2)
+    on = trainer(str(tmp_path / "stopped"), resume=True)
+    assert [record["epoch"] for record in on.fit(X, T, epochs=5)] == [3, 4, 5]
+    straight, stopped = summary(tmp_path / "straight"), summary(tmp_path / "stopped")
+    for name in ("weights_sha256", "optimizer_sha256", "train_loss"):
+        assert straight[name] == stopped[name]
+    lines = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("straight", "stopped")]
+    assert lines[0] == lines[1]
+
+
+def test_a_second_fit_goes_on_in_the_same_directory(tmp_path):
+    X, T = problem()
+    twice = trainer(str(tmp_path / "twice"))
+    twice.fit(X, T, epochs=2)
+    twice.fit(X, T, epochs=3)
+    trainer(str(tmp_path / "once")).fit(X, T, epochs=5)
+    assert (
+        summary(tmp_path / "twice")["weights_sha256"]
+        == (summary(tmp_path / "once")["weights_sha256"])
+    )
+    assert len((tmp_path / "twice/metrics.jsonl").read_text().splitlines()) == 5
+
+
+def test_a_directory_with_a_run_is_refused_unless_it_is_to_go_on(tmp_path):
+    X, T = problem()
+    trainer(str(tmp_path)).fit(X, T, epochs=1)
+    with pytest.raises(InputError, match="already holds a run"):
+        trainer(str(tmp_path)).fit(X, T, epochs=1)
+
+
+def test_other_settings_do_not_go_on(tmp_path):
+    X, T = problem()
+    trainer(str(tmp_path)).fit(X, T, epochs=1)
+    other = Trainer(Network([5, 9, 3], seed=1), run_dir=str(tmp_path), resume=True)
+    with pytest.raises(InputError, match="was started with"):
+        other.fit(X, T, epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("checkpoint_every", "0"), ("keep", 0), ("progress", "loud")]
+)
+def test_a_setting_that_no_flag_takes_is_refused(name, value):
+    with pytest.raises(InputError, match=name):
+        trainer(**{name: value})
