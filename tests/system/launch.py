@@ -1,5 +1,6 @@
 """Starts distnn's commands as a user does: `mpirun -n N python -m distnn.NAME ...`."""
 
+import contextlib
 import functools
 import json
 import os
@@ -28,9 +29,9 @@ class Result:
 
 
 @functools.cache
-def mpirun_command() -> tuple[str, ...]:
-    """mpirun of the environment the tests run in, else the one on the PATH, with its options."""
-    beside_python = Path(sys.executable).parent / "mpirun"
+def mpirun_command(python: str = sys.executable) -> tuple[str, ...]:
+    """mpirun of the environment of `python`, else the one on the PATH, with its options."""
+    beside_python = Path(python).parent / "mpirun"
     mpirun = str(beside_python) if beside_python.exists() else shutil.which("mpirun")
     if mpirun is None:
         raise RuntimeError("no mpirun; pip install distnn[mpich]")
@@ -92,13 +93,19 @@ def environment() -> dict[str, str]:
 
 def kill_session(session: int) -> None:
     """Kills every process of a session: Open MPI gives each rank a process group of its own."""
-    processes = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    for pid in [*processes, session]:
-        try:
-            if os.getsid(pid) == session:
-                os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue  # it ended by itself in the meantime
+    for pid in session_members(session):
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself in the meantime
+            os.kill(pid, signal.SIGKILL)
+
+
+def session_members(session: int) -> list[int]:
+    """The processes of a session."""
+    members = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(int(path.name)) == session:
+                members.append(int(path.name))
+    return members
 
 
 def without_notes(stderr: str) -> str:
