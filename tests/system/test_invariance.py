@@ -8,7 +8,6 @@ import datasets
 
 import launch
 
-
 # the tree joins 4 and 3 slices, two ranks own 3 and 4
 ANY_ORDER = ("--reduce", "mpi", "--slices", 7)
 
