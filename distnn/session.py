@@ -4,6 +4,7 @@ This is where a batch goes through: its rows are gathered slice by slice, back-p
 gradient vectors, and the exchange turns those into new weights.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -129,7 +130,7 @@ class Session:
                 vector[:] = state[name]
             if self.exchange.ownership.sharded:
                 self.team.broadcast_among_leaders(vector)
-        self.position = position
+        self.position = dataclasses.replace(position)
 
     def collect_state(self) -> None:
         """Rank 0 can read the whole state of the optimizer after this."""

@@ -1,12 +1,14 @@
 """The loop. The only place where nn, data, parallel and run meet."""
 
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 
-from .errors import InputError, StopRequested
+from .arguments import instance, one_of, pair, positive, whole
+from .errors import DistnnError, DivergenceError, StopRequested
 from .evaluation import Evaluation
 from .nn.network import Network
 from .nn.optimizers import Adam, Optimizer
@@ -14,6 +16,7 @@ from .nn.schedules import SCHEDULES
 from .parallel.memory import SharedMemory
 from .parallel.reductions import REDUCTIONS
 from .parallel.team import Team
+from .parallel.teams import team_of
 from .recorder import Recorder
 from .run.settings import Settings
 from .samples import Samples, from_arrays, shared_bytes
@@ -70,11 +73,13 @@ class Trainer:
         keep: int = 3,
         progress: str = "off",
     ) -> None:
-        self.network = network
-        self.optimizer = Adam() if optimizer is None else optimizer
-        self.team = comm if isinstance(comm, Team) else Team(comm)
-        self.reduce = _one_of(reduce, tuple(REDUCTIONS), "reduce")
-        self.update, self.clip_norm = _one_of(update, UPDATES, "update"), clip_norm
+        self.network = instance(Network, network, "network", "Network([64, 32, 10])")
+        optimizer = Adam() if optimizer is None else optimizer
+        self.optimizer = instance(Optimizer, optimizer, "optimizer", "Adam(0.001)")
+        self.team = comm if isinstance(comm, Team) else team_of(comm)
+        self.reduce = one_of(tuple(REDUCTIONS), reduce, "reduce")
+        self.update = one_of(UPDATES, update, "update")
+        self.clip_norm = None if clip_norm is None else positive(clip_norm, "clip_norm")
         asked = Settings(
             run_dir=run_dir,
             resume=resume,
@@ -86,11 +91,11 @@ class Trainer:
         self.checkpoint_every = asked.checkpoint_interval
         self._run = TrainerRun(asked) if run_dir is not None else None
         self.plan = Plan(
-            batch_size=_at_least(1, batch_size, "batch_size"),
-            slices=self.team.size if slices is None else _at_least(1, slices, "slices"),
-            seed=_at_least(0, seed, "seed"),
-            schedule=_one_of(schedule, tuple(SCHEDULES), "schedule"),
-            warmup=_at_least(0, warmup, "warmup"),
+            batch_size=whole(batch_size, "batch_size", 1),
+            slices=self.team.size if slices is None else whole(slices, "slices", 1),
+            seed=whole(seed, "seed", 0, 2**64 - 1),
+            schedule=one_of(tuple(SCHEDULES), schedule, "schedule"),
+            warmup=whole(warmup, "warmup", 0),
         )
         check_slices(self.plan.slices, self.team.size)
         self.position = Position()
@@ -114,20 +119,18 @@ class Trainer:
 
         Raises:
             InputError: X and T do not fit the network, on every rank.
-            DivergenceError: a loss is not finite, on every rank.
+            DivergenceError: a loss is not finite, on every rank. The weights are what they have
+                become; position and optimizer state are those before the call.
+            StopRequested: on every rank, see `request_stop`; the next call goes on from there.
         """
-        _at_least(1, epochs, "epochs")
-        data = [] if test is None else [test]
+        whole(epochs, "epochs", 1)
+        data = [] if test is None else [pair(test, "test")]
         team = self.team.with_memory(self._needed(X, T, partitioned, data), print)
         memory = SharedMemory(team)
-        samples = from_arrays(team, memory, self.network, X, T, partitioned)
-        test_samples = None
-        if test is not None:
-            test_samples = from_arrays(team, memory, self.network, *test)
-        with one_thread_per_rank(), self._run or nullcontext():
-            records = self._fit(team, samples, test_samples, epochs)
-        memory.close()
-        return records
+        with one_thread_per_rank(), self._run or nullcontext(), _closing(memory):
+            samples = from_arrays(team, memory, self.network, X, T, partitioned)
+            test_samples = from_arrays(team, memory, self.network, *data[0]) if data else None
+            return self._fit(team, samples, test_samples, epochs)
 
     def _fit(self, team: Team, samples: Samples, test: Samples | None, epochs: int) -> list[Record]:
         run, until, recorder = self._run, self.position.epoch + epochs, None
@@ -136,7 +139,14 @@ class Trainer:
         session = self.open_session(team)
         if run is not None:
             recorder = run.recorder(self, session, samples, until)
-        records = self.train(session, samples, test, until, recorder)
+        try:
+            records = self.train(session, samples, test, until, recorder)
+        except StopRequested:
+            self.close_session(session)
+            raise
+        except DivergenceError:
+            session.close()
+            raise
         session.collect_state()
         if run is not None and recorder is not None:
             run.finish(self, recorder, session, samples)
@@ -251,6 +261,7 @@ class Trainer:
                 session.collect_losses(total)
                 self._checkpoint(session, recorder)
             if stop:
+                self._stop = 0
                 raise StopRequested(self._stopped(position))
         rate = session.learning_rate(position.steps, total)
         loss = session.end_epoch(samples, total)
@@ -291,14 +302,15 @@ def _nothing() -> None:
     pass
 
 
-def _at_least(least: int, value: int, name: str) -> int:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise InputError(f"{value!r}", where=name, remedy=f"give a whole number from {least} on")
-    return int(value)
+@contextmanager
+def _closing(memory: SharedMemory) -> Iterator[None]:
+    """Give memory back after the work, and after an error that rises on every rank.
 
-
-def _one_of(name: str, names: tuple[str, ...], where: str) -> str:
-    if name not in names:
-        raise InputError(f"{name!r} is unknown", where=where, remedy=f"use {', '.join(names)}")
-    return name
+    After any other error this rank is alone with it, and must not wait for the others.
+    """
+    try:
+        yield
+    except DistnnError:
+        memory.close()
+        raise
+    memory.close()

@@ -256,7 +256,10 @@ class Network:
 
 
 def _numbers(values: ArrayLike, where: str) -> NDArray[Any]:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):  # lists of different lengths, or what is no array at all
+        raise InputError("is no array", where=where, remedy="give an array of numbers") from None
     if array.dtype.kind not in "biuf":
         raise InputError(f"holds {array.dtype}", where=where, remedy="give real numbers")
     if array.ndim == 0:

@@ -56,6 +56,12 @@ class Team:
             self.comm.Split(0 if self.node_rank == 0 else MPI.UNDEFINED, self.rank)
         )
 
+    def free(self) -> None:
+        """Give the communicators back. Collective; the team cannot be used afterwards."""
+        for comm in (self.comm, self.node_comm, self.leaders):
+            if comm is not None:
+                comm.Free()
+
     @property
     def host(self) -> str:
         """The name of the machine that this rank runs on."""
