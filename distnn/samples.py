@@ -27,6 +27,7 @@ class Samples:
     def __init__(self, X: Array, T: Array, classes: int) -> None:
         self.X, self.T, self.classes = X, T, classes
         self._one_hot = np.eye(classes, dtype=X.dtype)
+        self._labels = T[:, 0]
         self._classes = np.empty(0, np.intp)
 
     def __len__(self) -> int:
@@ -37,20 +38,20 @@ class Samples:
 
         The rows are not checked (mode "clip" is numpy's way to write without a buffer between).
         """
-        np.take(self.X, rows, axis=0, out=A0, mode="clip")
+        self.X.take(rows, 0, A0, "clip")
         if not self.classes:
-            np.take(self.T, rows, axis=0, out=T, mode="clip")
+            self.T.take(rows, 0, T, "clip")
             return
         if len(self._classes) < len(rows):
             self._classes = np.empty(len(rows), np.intp)
         classes = self._classes[: len(rows)]
-        np.take(self.T[:, 0], rows, out=classes, mode="clip")
-        np.take(self._one_hot, classes, axis=0, out=T, mode="clip")
+        self._labels.take(rows, 0, classes, "clip")
+        self._one_hot.take(classes, 0, T, "clip")
 
     def stretch(self, lo: int, hi: int, T: Array) -> Array:
         """A view of the rows lo … hi, with their targets written into T (hi - lo, n_L)."""
         if self.classes:
-            np.take(self._one_hot, self.T[lo:hi, 0], axis=0, out=T, mode="clip")
+            self._one_hot.take(self._labels[lo:hi], 0, T, "clip")
         else:
             T[...] = self.T[lo:hi]
         return self.X[lo:hi]

@@ -7,7 +7,7 @@ gradient vectors, and the exchange turns those into new weights.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from .parallel.memory import SharedMemory
 from .parallel.partition import slice_rows
 from .parallel.tally import LossTally
 from .parallel.team import Team
+from .parallel.tree import SliceTask
 from .samples import Samples
 
 Array = NDArray[Any]
@@ -63,6 +64,18 @@ class Plan:
     warmup: int = 0
 
 
+class SliceWork(NamedTuple):
+    """One of this rank's slices of a batch of a certain size: the views are made once for each."""
+
+    task: SliceTask
+    lo: int
+    hi: int
+    A0: Array
+    T: Array
+    dW: list[Array]
+    scale: Array
+
+
 class Session:
     """The state of a training, on every rank. All methods are collective.
 
@@ -97,6 +110,7 @@ class Session:
         )
         self._pass = SlicePass(network, -(-plan.batch_size // plan.slices))
         self._gradients = [network.views(vector) for vector in self.exchange.vectors]
+        self._work_on: dict[int, list[SliceWork]] = {}
         self._tally = LossTally(team, self.exchange.ownership)
         self._order_memory = SharedMemory(team)
         self._order = np.empty(0, np.intp)
@@ -180,17 +194,26 @@ class Session:
 
     def _back_propagate(self, samples: Samples, batch: NDArray[np.intp]) -> None:
         """The gradients of this rank's slices of the batch, added up as far as they are here."""
-        items, slice_pass = len(batch), self._pass
-        for task in self.exchange.tasks:
-            lo, hi = slice_rows(task.slice, self.plan.slices, items)
-            A0, T = slice_pass.input(hi - lo), slice_pass.target(hi - lo)
+        items, slice_pass, step = len(batch), self._pass, self.position.steps
+        work = self._work_on.get(items) or self._prepare(items)
+        for task, lo, hi, A0, T, dW, scale in work:
             samples.gather(batch[lo:hi], A0, T)
-            loss = slice_pass.forward(A0, T, (self.position.steps, task.slice))
-            for _layer in slice_pass.backward(self._gradients[task.vector], 1 / items):
+            loss = slice_pass.forward(A0, T, (step, task.slice))
+            for _layer in slice_pass.backward(dW, scale):
                 pass  # each gradient is complete here, while the layers below are still to come
             self._tally.put(task.slice, loss)
             self.exchange.add_up(task)
         self._tally.next_step()
+
+    def _prepare(self, items: int) -> list[SliceWork]:
+        """This rank's slices of a batch of so many items: there are two sizes at most."""
+        work, scale = [], np.array(1 / items, self.network.dtype)
+        for task in self.exchange.tasks:
+            lo, hi = slice_rows(task.slice, self.plan.slices, items)
+            A0, T = self._pass.input(hi - lo), self._pass.target(hi - lo)
+            work.append(SliceWork(task, lo, hi, A0, T, self._gradients[task.vector], scale))
+        self._work_on[items] = work
+        return work
 
     def learning_rate(self, t: int, steps_total: int) -> float:
         """The learning rate of step t = 1, 2, ..."""

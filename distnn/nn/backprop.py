@@ -29,9 +29,9 @@ SMALL = 8192  # elements; see ``product``
 
 
 def product(X: Array, Y: Array, out: Array) -> None:
-    """out = X @ Y. np.dot has the smaller overhead of the two, but sets ``out`` to 0 first."""
+    """out = X @ Y. dot has the smaller overhead of the two, but sets ``out`` to 0 first."""
     if out.size < SMALL:
-        np.dot(X, Y, out)
+        X.dot(Y, out)
     else:
         np.matmul(X, Y, out)
 
@@ -91,12 +91,12 @@ class SlicePass:
         self._to_last_net_input(A0, None)
         return self._v.out.activate() if len(A0) else self._v.out.A
 
-    def backward(self, dW: Sequence[Array], scale: float) -> Iterator[int]:
+    def backward(self, dW: Sequence[Array], scale: float | Array) -> Iterator[int]:
         """Compute scale * dE/dW of the rows of the last forward pass, from the last layer down.
 
         Args:
             dW: matrices shaped as ``network.weights``, layer l at index l - 1; overwritten.
-            scale: 1 / items of the whole batch, for gradients of the mean.
+            scale: 1 / items of the whole batch, for gradients of the mean; quickest as a 0-d array.
 
         Yields:
             l = L ... 1, as soon as the gradient of layer l is complete; the weights of layer l

@@ -8,6 +8,7 @@ however the vector is cut into blocks.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import inf, sqrt
 from typing import Any, ClassVar
 
@@ -101,7 +102,7 @@ class Momentum(Optimizer):
 
     def rule(self, t: int, learning_rate: float, dtype: DTypeLike) -> Rule:
         """See ``Optimizer.rule``."""
-        lr, mu = _scalars(dtype, learning_rate, self.momentum)
+        (lr,), (mu,) = _scalars(dtype, learning_rate), _scalars(dtype, self.momentum)
         decay = self._decay(dtype)
 
         def update(w: Array, g: Array, state: Sequence[Array], scratch: Sequence[Array]) -> None:
@@ -122,7 +123,7 @@ class Nesterov(Momentum):
 
     def rule(self, t: int, learning_rate: float, dtype: DTypeLike) -> Rule:
         """See ``Optimizer.rule``."""
-        lr, mu = _scalars(dtype, learning_rate, self.momentum)
+        (lr,), (mu,) = _scalars(dtype, learning_rate), _scalars(dtype, self.momentum)
         decay = self._decay(dtype)
 
         def update(w: Array, g: Array, state: Sequence[Array], scratch: Sequence[Array]) -> None:
@@ -152,7 +153,7 @@ class AdaGrad(Optimizer):
 
     def rule(self, t: int, learning_rate: float, dtype: DTypeLike) -> Rule:
         """See ``Optimizer.rule``."""
-        lr, eps = _scalars(dtype, learning_rate, self.epsilon)
+        (lr,), (eps,) = _scalars(dtype, learning_rate), _scalars(dtype, self.epsilon)
         decay = self._decay(dtype)
 
         def update(w: Array, g: Array, state: Sequence[Array], scratch: Sequence[Array]) -> None:
@@ -184,7 +185,7 @@ class RMSProp(Optimizer):
 
     def rule(self, t: int, learning_rate: float, dtype: DTypeLike) -> Rule:
         """See ``Optimizer.rule``."""
-        lr, eps = _scalars(dtype, learning_rate, self.epsilon)
+        (lr,), (eps,) = _scalars(dtype, learning_rate), _scalars(dtype, self.epsilon)
         rho, rest = _scalars(dtype, self.rho, 1 - self.rho)
         decay = self._decay(dtype)
 
@@ -228,7 +229,7 @@ class Adam(Optimizer):
     def rule(self, t: int, learning_rate: float, dtype: DTypeLike) -> Rule:
         """See ``Optimizer.rule``."""
         lr_t = learning_rate * sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
-        lr, eps = _scalars(dtype, lr_t, self.epsilon)
+        (lr,), (eps,) = _scalars(dtype, lr_t), _scalars(dtype, self.epsilon)
         beta1, rest1 = _scalars(dtype, self.beta1, 1 - self.beta1)
         beta2, rest2 = _scalars(dtype, self.beta2, 1 - self.beta2)
         decay = self._decay_of_step(learning_rate, dtype)
@@ -303,8 +304,12 @@ def _no_decay(w: Array, g: Array, scratch: Array) -> None:
     """Leave w and g as they are."""
 
 
+@lru_cache(64)
 def _scalars(dtype: DTypeLike, *values: float) -> tuple[Array, ...]:
-    """The numbers as 0-d arrays of the vectors' dtype: the cheapest scalars a ufunc can take."""
+    """The numbers as 0-d arrays of the vectors' dtype: the cheapest scalars a ufunc can take.
+
+    Read only, and kept: most are the same in every step.
+    """
     return tuple(np.array(value, dtype) for value in values)
 
 

@@ -31,7 +31,7 @@ class Output(Protocol):
         """Compute the outputs of Z and the loss, summed over the rows. Uses Z up."""
         ...
 
-    def sensitivity(self, T: Array, D: Array, scale: float) -> None:
+    def sensitivity(self, T: Array, D: Array, scale: float | Array) -> None:
         """Write scale * dE/dZ into D, after ``loss``."""
         ...
 
@@ -66,7 +66,7 @@ class ElementwiseOutput:
         """E(A, T), summed over the rows."""
         return self._loss.value(self.activate(), T, self._scratch)
 
-    def sensitivity(self, T: Array, D: Array, scale: float) -> None:
+    def sensitivity(self, T: Array, D: Array, scale: float | Array) -> None:
         """D = scale * dE/dA * h'(Z)."""
         self._loss.gradient(self._A, T, D)
         np.multiply(D, scale, D)
@@ -108,7 +108,7 @@ class SigmoidCrossEntropy:
         np.subtract(E, Z, E)  # max(z, 0) - y z
         return loss + total(E)
 
-    def sensitivity(self, T: Array, D: Array, scale: float) -> None:
+    def sensitivity(self, T: Array, D: Array, scale: float | Array) -> None:
         """D = scale * (A - T)."""
         np.subtract(self._A, T, D)
         np.multiply(D, scale, D)
@@ -143,7 +143,7 @@ class Softmax:
         np.maximum.reduce(Z, axis=1, out=self._largest)
         np.subtract(Z, self._largest_column, Z)
         np.exp(Z, K)
-        np.dot(K, self._ones, self._k)
+        K.dot(self._ones, self._k)
 
 
 class SoftmaxCrossEntropy(Softmax):
@@ -153,13 +153,13 @@ class SoftmaxCrossEntropy(Softmax):
         """Sum of -y ln a = y (ln k - z), by log-sum-exp."""
         self._numerators()
         row, y = self._row, self._y
-        np.dot(T, self._ones, y)  # sum of y_i: 1, unless the labels are not probabilities
+        T.dot(self._ones, y)  # sum of y_i: 1, unless the labels are not probabilities
         np.log(self._k, row)
         np.multiply(row, y, row)
         np.subtract(row, np.vecdot(T, self.Z, self._largest), row)
         return total(row)
 
-    def sensitivity(self, T: Array, D: Array, scale: float) -> None:
+    def sensitivity(self, T: Array, D: Array, scale: float | Array) -> None:
         """D = scale * (a_i sum(y) - y_i), with a_i = k_i / k."""
         row = self._row
         np.divide(self._y, self._k, row)
@@ -183,7 +183,7 @@ class SoftmaxJacobian(Softmax):
         """E(A, T), summed over the rows."""
         return self._loss.value(self.activate(), T, self._scratch)
 
-    def sensitivity(self, T: Array, D: Array, scale: float) -> None:
+    def sensitivity(self, T: Array, D: Array, scale: float | Array) -> None:
         """D = scale * H' dE/dA."""
         A = self._A
         self._loss.gradient(A, T, D)
