@@ -13,11 +13,11 @@ from math import inf, sqrt
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from distnn.errors import InputError
 from distnn.nn.layout import Array
 
+DType = np.dtype[Any] | str
 Rule = Callable[[Array, Array, Sequence[Array], Sequence[Array]], None]
 
 
@@ -37,7 +37,7 @@ class Optimizer(ABC):
         self.weight_decay = _within("weight_decay", weight_decay, 0, inf)
 
     @abstractmethod
-    def rule(self, t: int, learning_rate: float, dtype: DTypeLike) -> Rule:
+    def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """The update of step t = 1, 2, ...: ``rule(w, g, state, scratch)``.
 
         Args:
@@ -54,7 +54,7 @@ class Optimizer(ABC):
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
         return f"{type(self).__name__}({arguments})"
 
-    def _decay(self, dtype: DTypeLike) -> Callable[[Array, Array, Array], None]:
+    def _decay(self, dtype: DType) -> Callable[[Array, Array, Array], None]:
         """L2 weight decay, g += weight_decay * w, on all weights, bias included (as PyTorch)."""
         if self.weight_decay == 0:
             return _no_decay
@@ -75,7 +75,7 @@ class SGD(Optimizer):
     def __init__(self, learning_rate: float = 0.1, weight_decay: float = 0.0) -> None:
         super().__init__(learning_rate, weight_decay)
 
-    def rule(self, t: int, learning_rate: float, dtype: DTypeLike) -> Rule:
+    def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
         (lr,) = _scalars(dtype, learning_rate)
         decay = self._decay(dtype)
@@ -100,7 +100,7 @@ class Momentum(Optimizer):
         super().__init__(learning_rate, weight_decay)
         self.momentum = _within("momentum", momentum, 0, 1)
 
-    def rule(self, t: int, learning_rate: float, dtype: DTypeLike) -> Rule:
+    def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
         (lr,), (mu,) = _scalars(dtype, learning_rate), _scalars(dtype, self.momentum)
         decay = self._decay(dtype)
@@ -121,7 +121,7 @@ class Nesterov(Momentum):
 
     name = "nesterov"
 
-    def rule(self, t: int, learning_rate: float, dtype: DTypeLike) -> Rule:
+    def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
         (lr,), (mu,) = _scalars(dtype, learning_rate), _scalars(dtype, self.momentum)
         decay = self._decay(dtype)
@@ -151,7 +151,7 @@ class AdaGrad(Optimizer):
         super().__init__(learning_rate, weight_decay)
         self.epsilon = _within("epsilon", epsilon, 0, inf)
 
-    def rule(self, t: int, learning_rate: float, dtype: DTypeLike) -> Rule:
+    def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
         (lr,), (eps,) = _scalars(dtype, learning_rate), _scalars(dtype, self.epsilon)
         decay = self._decay(dtype)
@@ -183,7 +183,7 @@ class RMSProp(Optimizer):
         self.rho = _within("rho", rho, 0, 1)
         self.epsilon = _within("epsilon", epsilon, 0, inf)
 
-    def rule(self, t: int, learning_rate: float, dtype: DTypeLike) -> Rule:
+    def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
         (lr,), (eps,) = _scalars(dtype, learning_rate), _scalars(dtype, self.epsilon)
         rho, rest = _scalars(dtype, self.rho, 1 - self.rho)
@@ -226,7 +226,7 @@ class Adam(Optimizer):
         self.beta2 = _within("beta2", beta2, 0, 1)
         self.epsilon = _within("epsilon", epsilon, 0, inf)
 
-    def rule(self, t: int, learning_rate: float, dtype: DTypeLike) -> Rule:
+    def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
         lr_t = learning_rate * sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
         (lr,), (eps,) = _scalars(dtype, lr_t), _scalars(dtype, self.epsilon)
@@ -249,7 +249,7 @@ class Adam(Optimizer):
         return update
 
     def _decay_of_step(
-        self, learning_rate: float, dtype: DTypeLike
+        self, learning_rate: float, dtype: DType
     ) -> Callable[[Array, Array, Array], None]:
         return self._decay(dtype)
 
@@ -274,7 +274,7 @@ class AdamW(Adam):
         super().__init__(learning_rate, weight_decay, beta1, beta2, epsilon)
 
     def _decay_of_step(
-        self, learning_rate: float, dtype: DTypeLike
+        self, learning_rate: float, dtype: DType
     ) -> Callable[[Array, Array, Array], None]:
         if self.weight_decay == 0:
             return _no_decay
@@ -305,7 +305,7 @@ def _no_decay(w: Array, g: Array, scratch: Array) -> None:
 
 
 @lru_cache(64)
-def _scalars(dtype: DTypeLike, *values: float) -> tuple[Array, ...]:
+def _scalars(dtype: DType, *values: float) -> tuple[Array, ...]:
     """The numbers as 0-d arrays of the vectors' dtype: the cheapest scalars a ufunc can take.
 
     Read only, and kept: most are the same in every step.
