@@ -4,6 +4,7 @@ Prints one JSON object: the number of items, the mean loss, and accuracy or r2.
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ def evaluate(team: "Team", argv: Sequence[str]) -> None:
     import numpy as np
 
     from .evaluation import Evaluation
-    from .inference import load_samples, share_network
+    from .inference import load_samples, needed_bytes, share_network
     from .parallel.memory import SharedMemory
 
     opened: list[tuple[Trained, Part]] = []
@@ -33,6 +34,7 @@ def evaluate(team: "Team", argv: Sequence[str]) -> None:
 
     told = on_first(team, work, argv)
     trained, part = opened[0] if opened else (None, None)
+    team = team.with_memory(needed_bytes(told["network"], told["items"]), _say)
     memory = SharedMemory(team)
     network = share_network(team, memory, told["network"], trained)
     samples = load_samples(team, memory, network, told["items"], trained, part)
@@ -61,6 +63,10 @@ def _open(argv: Sequence[str]) -> "tuple[Trained, Part]":
         part = Part(source.x_test, source.y_test, source.y_test_where)
     check_features(part.x, trained.network.layers[0])
     return trained, part
+
+
+def _say(line: str) -> None:
+    print(f"distnn.evaluate: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

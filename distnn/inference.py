@@ -18,7 +18,8 @@ from .parallel.team import Team
 from .run import checkpoint
 from .run.checkpoint import Checkpoint, CheckpointError
 from .run.directory import RunDirectory
-from .samples import Samples
+from .samples import Samples, shared_bytes
+from .session import MARGIN
 
 Array = NDArray[Any]
 
@@ -82,6 +83,14 @@ class Trained:
     def column_names(self) -> tuple[list[str] | None, list[str] | None]:
         """Names of the features and of the targets, where the training data had some."""
         return self.checkpoint.meta.get("feature_names"), self.checkpoint.meta.get("target_names")
+
+
+def needed_bytes(config: dict[str, Any], items: int) -> int:
+    """What a node shares for a network and a data set of so many items."""
+    network = Network(**config)
+    itemsize = network.dtype.itemsize
+    data = shared_bytes(items, network.layers[0], network.layers[-1], 0, itemsize)
+    return network.size * itemsize + data + MARGIN
 
 
 def share_network(

@@ -4,6 +4,7 @@ Writes class numbers, or real outputs in the units of the training targets, one 
 of the data, to a .csv or .npy file.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ def predict(team: "Team", argv: Sequence[str]) -> None:
     """Predict as the arguments say, on all ranks of the team."""
     import numpy as np
 
-    from .inference import load_rows, outputs, share_network, write_predictions
+    from .inference import load_rows, needed_bytes, outputs, share_network, write_predictions
     from .parallel.memory import SharedMemory
 
     opened: list[tuple[Trained, Rows, PredictSettings]] = []
@@ -32,6 +33,7 @@ def predict(team: "Team", argv: Sequence[str]) -> None:
 
     told = on_first(team, work, argv)
     trained, rows, asked = opened[0] if opened else (None, None, None)
+    team = team.with_memory(needed_bytes(told["network"], told["items"]), _say)
     memory = SharedMemory(team)
     network = share_network(team, memory, told["network"], trained)
     X = load_rows(team, memory, network, told["items"], trained, rows)
@@ -60,6 +62,10 @@ def _open(argv: Sequence[str]) -> "tuple[Trained, Rows, PredictSettings]":
         raise InputError("the run is a regression", where="--probabilities", remedy="leave it out")
     features, _ = trained.column_names()
     return trained, open_features(asked.data, trained.network.layers[0], features), asked
+
+
+def _say(line: str) -> None:
+    print(f"distnn.predict: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

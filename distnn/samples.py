@@ -67,9 +67,10 @@ def allocate(
 
 
 def shared_bytes(items: int, features: int, outputs: int, classes: int, itemsize: int) -> int:
-    """What `allocate` takes."""
-    target = np.dtype(np.intp).itemsize if classes else outputs * itemsize
-    return items * ((1 + features) * itemsize + target)
+    """What a node shares for a data set: `allocate`'s arrays, and the order of its items."""
+    number = np.dtype(np.intp).itemsize
+    target = number if classes else outputs * itemsize
+    return items * ((1 + features) * itemsize + target + number)
 
 
 def write(samples: Samples, X: Rows, T: Array, scaling: Scaling | None) -> None:

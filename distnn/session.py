@@ -5,7 +5,6 @@ gradient vectors, and the exchange turns those into new weights.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from .nn.optimizers import Optimizer
 from .nn.schedules import factor
 from .parallel.exchange import Exchange
 from .parallel.memory import SharedMemory
+from .parallel.ownership import Ownership
 from .parallel.partition import slice_rows
 from .parallel.tally import LossTally
 from .parallel.team import Team
@@ -27,6 +27,8 @@ from .parallel.tree import SliceTask
 from .samples import Samples
 
 Array = NDArray[Any]
+
+MARGIN = 1 << 20  # bytes of shared memory for what is small, and for whole pages
 
 
 @dataclass
@@ -272,7 +274,10 @@ def check_slices(slices: int, ranks: int) -> None:
         )
 
 
-def needed_bytes(network: Network, optimizer: Optimizer, team: Team, data: Sequence[int]) -> int:
-    """About what a node shares: data sets, weights, optimizer state, a gradient per rank."""
-    vectors = 1 + len(optimizer.state) + 2 * team.node_size
-    return sum(data) + vectors * network.size * network.dtype.itemsize + (1 << 20)
+def needed_bytes(
+    network: Network, optimizer: Optimizer, team: Team, slices: int, update: str, data: int
+) -> int:
+    """About what a node shares: `data` bytes of data sets, and the vectors of a session."""
+    own = Ownership(network.size, slices, team.node_ranks, update == "sharded")
+    vectors = own.shared_elements(team.node, len(optimizer.state)) * network.dtype.itemsize
+    return data + vectors + MARGIN

@@ -33,8 +33,9 @@ def train(team: "Team", argv: Sequence[str]) -> None:
     position = Position(**told["position"])
     network, optimizer = build_network(settings, shape), build_optimizer(settings)
 
-    data = [shape.bytes(network.dtype.itemsize)]
-    team = team.with_memory(needed_bytes(network, optimizer, team, data), _say)
+    slices, data = settings.slices or team.size, shape.bytes(network.dtype.itemsize)
+    needed = needed_bytes(network, optimizer, team, slices, settings.update, data)
+    team = team.with_memory(needed, _say)
     loader = desk.loader if desk else None
     samples, test = load(team, SharedMemory(team), shape, loader, network.dtype)
 

@@ -1,5 +1,6 @@
 """The loop. The only place where nn, data, parallel and run meet."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -125,7 +126,7 @@ class Trainer:
         """
         whole(epochs, "epochs", 1)
         data = [] if test is None else [pair(test, "test")]
-        team = self.team.with_memory(self._needed(X, T, partitioned, data), print)
+        team = self.team.with_memory(self._needed(X, T, partitioned, data), _say)
         memory = SharedMemory(team)
         with one_thread_per_rank(), self._run or nullcontext(), _closing(memory):
             samples = from_arrays(team, memory, self.network, X, T, partitioned)
@@ -291,15 +292,25 @@ class Trainer:
     def _needed(self, X: Any, T: Any, partitioned: bool, more: list[Any]) -> int:
         """Bytes that a node is going to share, about."""
         layers, itemsize = self.network.layers, self.network.dtype.itemsize
-        own = len(X) if hasattr(X, "__len__") else 0
-        items = self.team.total(own) if partitioned else own
-        sizes = [items, *(len(x) for x, _ in more if hasattr(x, "__len__"))]
-        data = [shared_bytes(n, layers[0], layers[-1], 0, itemsize) for n in sizes]
-        return needed_bytes(self.network, self.optimizer, self.team, data)
+        sets = [(X, T), *more]
+        items = [len(rows) if hasattr(rows, "__len__") else 0 for rows, _ in sets]
+        if partitioned:
+            items[0] = self.team.total(items[0])
+        columns = [layers[-1] if np.ndim(targets) == 1 else 0 for _, targets in sets]
+        data = sum(
+            shared_bytes(n, layers[0], layers[-1], classes, itemsize)
+            for n, classes in zip(items, columns, strict=True)
+        )
+        plan = self.plan
+        return needed_bytes(self.network, self.optimizer, self.team, plan.slices, self.update, data)
 
 
 def _nothing() -> None:
     pass
+
+
+def _say(line: str) -> None:
+    print(f"distnn: {line}", file=sys.stderr)
 
 
 @contextmanager

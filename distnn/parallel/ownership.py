@@ -56,3 +56,13 @@ class Ownership:
         """The pieces of a node's whole run of slices: what it has to tell the other nodes."""
         first, end = self.node_ranks[node]
         return tree.pieces(self.run(first)[0], self.run(end - 1)[1], self.slices)
+
+    def shared_elements(self, node: int, states: int) -> int:
+        """How many numbers a node shares: weights, `states` vectors of the optimizer, partial sums.
+
+        These are the partial sums of its own ranks, and the other nodes' of its part of the vector.
+        """
+        first, last = self.node_part(node)
+        others = [other for other in range(len(self.node_ranks)) if other != node]
+        received = sum(len(self.node_pieces(other)) for other in others) * (last - first)
+        return (1 + states + len(self.rank_pieces(node))) * self.size + received
