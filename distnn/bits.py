@@ -10,9 +10,26 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from .errors import InputError
+from .nn import blas
 from .parallel.reductions import SAME_ON_ANY_RANKS
 from .parallel.team import Team
 from .run.fingerprint import differences, fingerprint
+
+
+def agree_on_blas(team: Team, wish: str) -> None:
+    """Every rank multiplies matrices with what `wish` means on rank 0. Collective.
+
+    Raises:
+        InputError: on every rank, if a rank does not have it.
+    """
+    name = team.on_first(lambda: blas.chosen(wish))
+    problem = None
+    try:
+        blas.use(name)
+    except InputError as error:
+        problem = error
+    team.agree(problem)
 
 
 def facts(reduce: str, ranks: int) -> dict[str, Any]:
@@ -47,7 +64,7 @@ def told_of_mixed_ranks(team: Team) -> str:
 
     It costs one small message; only if it finds a difference, more is sent.
     """
-    own = fingerprint()
+    own = fingerprint(blas.in_use())
     text = json.dumps(own, sort_keys=True)
     if team.all_equal(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])):
         return ""

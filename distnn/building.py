@@ -7,6 +7,7 @@ from typing import Any
 from .data import REGRESSION
 from .errors import InputError
 from .loading import Shape
+from .nn import blas
 from .nn.network import Network
 from .nn.optimizers import OPTIMIZERS, Optimizer
 from .parallel.team import Team
@@ -21,7 +22,7 @@ def resolve(settings: Settings, shape: Shape) -> Settings:
     """The settings with everything chosen that was left to the task or the optimizer.
 
     Raises:
-        InputError: --momentum for an optimizer that has none.
+        InputError: --momentum for an optimizer that has none; MKL asked for and not installed.
     """
     output, loss = _output_and_loss(settings, shape)
     chosen = build_optimizer(settings).config()
@@ -29,6 +30,7 @@ def resolve(settings: Settings, shape: Shape) -> Settings:
         settings,
         output=output,
         loss=loss,
+        blas=blas.chosen(settings.blas),
         learning_rate=chosen["learning_rate"],
         weight_decay=chosen["weight_decay"],
         momentum=chosen.get("momentum"),
@@ -97,6 +99,7 @@ def build_trainer(
         comm=team,
         reduce=settings.reduce,
         update=settings.update,
+        blas=settings.blas,
         clip_norm=settings.clip_norm,
         schedule=settings.schedule,
         warmup=settings.warmup,

@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from .nn import blas
 from .run import checkpoint, metrics
 from .run.directory import RunDirectory
 from .run.fingerprint import fingerprint
@@ -39,7 +40,7 @@ class Recorder:
     ) -> None:
         self.directory, self.keep = directory, keep
         self.meta, self.tensors, self.progress = dict(meta), dict(tensors), progress
-        self.meta["fingerprint"] = fingerprint()
+        self.meta["fingerprint"] = fingerprint(blas.in_use())
         self._saved_steps = -1
 
     def resume(self, position: Position) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import instance, one_of, pair, positive, whole
+from .bits import agree_on_blas
 from .errors import DistnnError, DivergenceError, StopRequested
 from .evaluation import Evaluation
 from .nn.network import Network
@@ -19,14 +20,13 @@ from .parallel.reductions import REDUCTIONS
 from .parallel.team import Team
 from .parallel.teams import team_of
 from .recorder import Recorder
-from .run.settings import Settings
+from .run.settings import BLAS, UPDATES, Settings
 from .samples import Samples, from_arrays, shared_bytes
 from .session import Plan, Position, Session, check_slices, needed_bytes
 from .threads import one_thread_per_rank
 from .trainer_run import TrainerRun
 
 Record = dict[str, Any]
-UPDATES = ("rank0", "sharded")
 
 
 class Trainer:
@@ -42,6 +42,8 @@ class Trainer:
         reduce: "ordered": the same bits on any number of ranks; "mpi": MPI's own Allreduce, whose
             result depends on it.
         update: "rank0" or "sharded": who updates the weights. Same bits.
+        blas: "numpy", "mkl" or "auto": what multiplies matrices, in all that distnn does in this
+            process from here on.
         clip_norm: the largest norm a gradient may have; None for no limit.
         schedule, warmup: the course of the learning rate, see `distnn.nn.schedules`.
         run_dir: where `fit` writes metrics, checkpoints and the summary; None: nowhere.
@@ -65,6 +67,7 @@ class Trainer:
         comm: Any = None,
         reduce: str = "ordered",
         update: str = "rank0",
+        blas: str = "auto",
         clip_norm: float | None = None,
         schedule: str = "constant",
         warmup: int = 0,
@@ -78,6 +81,7 @@ class Trainer:
         optimizer = Adam() if optimizer is None else optimizer
         self.optimizer = instance(Optimizer, optimizer, "optimizer", "Adam(0.001)")
         self.team = comm if isinstance(comm, Team) else team_of(comm)
+        agree_on_blas(self.team, one_of(BLAS, blas, "blas"))
         self.reduce = one_of(tuple(REDUCTIONS), reduce, "reduce")
         self.update = one_of(UPDATES, update, "update")
         self.clip_norm = None if clip_norm is None else positive(clip_norm, "clip_norm")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distnn.nn import blas
 from distnn.nn.activations import ACTIVATIONS, Space, make_space
 from distnn.nn.dropout import Dropout
 from distnn.nn.layout import Array, aligned
@@ -23,17 +24,6 @@ from distnn.nn.outputs import make_output
 
 if TYPE_CHECKING:
     from distnn.nn.network import Network
-
-
-SMALL = 8192  # elements; see ``product``
-
-
-def product(X: Array, Y: Array, out: Array) -> None:
-    """out = X @ Y. dot has the smaller overhead of the two, but sets ``out`` to 0 first."""
-    if out.size < SMALL:
-        X.dot(Y, out)
-    else:
-        np.matmul(X, Y, out)
 
 
 class SlicePass:
@@ -111,13 +101,13 @@ class SlicePass:
         D = v.D
         v.out.sensitivity(self._T, D[layers], scale)
         for l in range(layers, 1, -1):
-            product(v.At[l - 1], D[l], dW[l - 1])
+            blas.product(v.At[l - 1], D[l], dW[l - 1])
             yield l
-            product(D[l], self._transposed[l - 1], D[l - 1])
+            blas.product(D[l], self._transposed[l - 1], D[l - 1])
             if self._dropped:
                 np.multiply(D[l - 1], v.M[l - 1], D[l - 1])
             self._h.times_derivative(D[l - 1], v.H[l - 1], v.Z[l - 1], v.space[l - 1])
-        product(self._A0.T, D[1], dW[0])
+        blas.product(self._A0.T, D[1], dW[0])
         yield 1
 
     def _to_last_net_input(self, A0: Array, dropout: tuple[int, int] | None) -> None:
@@ -130,7 +120,7 @@ class SlicePass:
             return
         A, last = A0, len(W)
         for l in range(1, last):
-            product(A, W[l - 1], v.Z[l])
+            blas.product(A, W[l - 1], v.Z[l])
             self._h.value(v.Z[l], v.H[l], v.space[l])
             if self._dropped and dropout is not None:
                 self._dropout.draw(*dropout, l, v.M[l])
@@ -138,7 +128,7 @@ class SlicePass:
             else:
                 np.copyto(v.A_inner[l], v.H[l])
             A = v.A[l]
-        product(A, W[last - 1], v.out.Z)
+        blas.product(A, W[last - 1], v.out.Z)
 
     def _view(self, b: int) -> "_Views":
         if b not in self._views:

@@ -10,9 +10,10 @@ import numpy as np
 TELLS_NOTHING_OF_BITS = frozenset({"python"})
 
 
-def fingerprint() -> dict[str, Any]:
+def fingerprint(product: str = "numpy") -> dict[str, Any]:
     """The builds and the machine behind the numbers, as plain values; some 3 ms.
 
+    ``product`` (what multiplies matrices, where it is not numpy and its BLAS),
     ``numpy``, ``simd`` (what numpy's own loops use), ``blas`` and ``blas_version``,
     ``blas_kernel`` (chosen by the CPU's type), ``blas_threads``, ``cpu``, ``distnn``, ``python``.
     """
@@ -25,6 +26,7 @@ def fingerprint() -> dict[str, Any]:
     numpys = [one for one in found if "numpy" in str(one.get("filepath"))]
     blas = (numpys or found or [{}])[0]
     return {
+        "product": product,
         "numpy": np.__version__,
         "simd": _simd(),
         "blas": blas.get("internal_api"),

@@ -25,6 +25,7 @@ INITIALIZERS = ("glorot", "he", "lecun", "normal")
 PRECISIONS = ("float32", "float64")
 REDUCTIONS = ("ordered", "mpi")
 UPDATES = ("rank0", "sharded")
+BLAS = ("auto", "numpy", "mkl")
 PROGRESS = ("auto", "bar", "lines", "off")
 NO_PATHS = ("digits", "arrays")  # bundled; in memory, of a trainer
 
@@ -99,6 +100,9 @@ class Settings(_Plain):
         choices=REDUCTIONS,
     )  # fmt: skip
     update: str = setting("rank0", "Who updates the weights", choices=UPDATES)
+    blas: str = setting(
+        "auto", "Matrix products: auto takes MKL on Intel's processors, if installed", choices=BLAS
+    )
     run_dir: str | None = setting(None, "The run's directory; by default runs/<time>-<data>")
     resume: bool = setting(False, "Go on with the run in the run directory, if there is one")
     checkpoint_every: str = setting(
