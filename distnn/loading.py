@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .data import CLASSIFICATION, REGRESSION, Rows, Scaling, Source, Targets
 from .parallel.memory import SharedMemory
 from .parallel.team import Team
-from .samples import Samples, allocate, shared_bytes, spread, write
+from .samples import Samples, allocate, digest, shared_bytes, spread, write
 
 Array = NDArray[Any]
 
@@ -90,6 +90,7 @@ class Loader:
         """Fill the data sets; raises InputError for a value that is not finite."""
         source = self.source
         write(train, source.x_train, self.targets.values, None)
+        self.tensors["data"] = digest(train)
         scaling = Scaling.measure(train.X, source.x_train.dtype)
         scaling.apply(train.X)
         self._keep("scaling", scaling)

@@ -3,6 +3,7 @@
 Only rank 0 has a recorder.
 """
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -42,16 +43,20 @@ class Recorder:
         self.meta, self.tensors, self.progress = dict(meta), dict(tensors), progress
         self.meta["fingerprint"] = fingerprint(blas.in_use())
         self._saved_steps = -1
+        self._record: dict[str, Any] = {}  # of the last epoch done
+        self._best = math.inf
 
     def resume(self, position: Position) -> None:
         """Forget what was recorded after the position that a checkpoint holds."""
         metrics.truncate_after(self.directory.metrics, position.epoch)
         metrics.truncate_after(self.directory.timings, position.epoch)
         self._saved_steps = position.steps
+        self._best = self._best_so_far()
 
     def epoch(self, record: Mapping[str, Any], seconds: float, items: int) -> None:
         """An epoch is done: its line goes to the disk before the checkpoint that follows it."""
         rate = items / seconds if seconds > 0 else float("inf")
+        self._record = dict(record)
         timing = {"epoch": record["epoch"], "seconds": seconds, "samples_per_second": rate}
         try:
             metrics.append(self.directory.metrics, record)
@@ -68,16 +73,28 @@ class Recorder:
             return
         tensors = {f"W{l}": W for l, W in enumerate(weights, 1)} | dict(self.tensors)
         tensors |= {f"optimizer.{name}": vector for name, vector in state.items()}
-        meta = self.meta | {"position": vars(position)}
+        loss = _measured(self._record) if position.step == 0 else math.inf
+        measured = {"loss": loss} if math.isfinite(loss) else {}
+        meta = self.meta | {"position": vars(position)} | measured
+        name = checkpoint.step_name(position.steps)
         try:
-            checkpoint.write(
-                self.directory.checkpoints, checkpoint.step_name(position.steps), tensors, meta
-            )
+            path = checkpoint.write(self.directory.checkpoints, name, tensors, meta)
+            self._saved_steps = position.steps
+            if loss < self._best:
+                checkpoint.mark_best(path)
+                self._best = loss
         except checkpoint.CheckpointError as error:
             self.say(f"{error}; training goes on, the last good checkpoint stays")
             return
-        self._saved_steps = position.steps
         checkpoint.prune(self.directory.checkpoints, self.keep)
+
+    def _best_so_far(self) -> float:
+        """The loss of the best checkpoint; infinity if there is none that can be read."""
+        path = checkpoint.find(self.directory.checkpoints, checkpoint.BEST)
+        try:
+            return float(checkpoint.read(path).meta.get("loss", math.inf))
+        except checkpoint.CheckpointError:
+            return math.inf
 
     def summary(
         self, weights: list[Array], state: Mapping[str, Array], facts: Mapping[str, Any]
@@ -94,6 +111,11 @@ class Recorder:
     def say(self, line: str) -> None:
         """One line for the user."""
         self.progress.say(line)
+
+
+def _measured(record: Mapping[str, Any]) -> float:
+    """What the best checkpoint has least of: the test loss, or without a test set training's."""
+    return float(record.get("test_loss", record.get("train_loss", math.inf)))
 
 
 def open_checkpoint(

@@ -110,7 +110,7 @@ class Session:
             sharded=update == "sharded",
             clip_norm=clip_norm,
         )
-        self._pass = SlicePass(network, -(-plan.batch_size // plan.slices))
+        self._pass: SlicePass
         self._gradients = [network.views(vector) for vector in self.exchange.vectors]
         self._work_on: dict[int, list[SliceWork]] = {}
         self._tally = LossTally(team, self.exchange.ownership)
@@ -167,6 +167,9 @@ class Session:
         if len(self._order) != len(samples):
             self._order_memory.close()
             self._order = self._order_memory.array((len(samples),), np.intp)
+            items = min(self.plan.batch_size, len(samples))
+            self._pass = SlicePass(self.network, -(-items // self.plan.slices))
+            self._work_on.clear()
         if self.team.node_rank == 0:
             epoch_order(len(samples), self.plan.seed, self.position.epoch, self._order)
         self.exchange.gates.meet()

@@ -10,7 +10,7 @@ from .logbook import Logbook, merged
 from .recorder import Recorder
 from .run.directory import RunDirectory
 from .run.settings import Settings
-from .samples import Samples
+from .samples import Samples, digest
 from .session import Position, Session
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class TrainerRun:
             }
             arrays = Scaling.none(trainer.network.layers[0]).arrays()  # rows are used as they are
             tensors = {f"scaling.{key}": array for key, array in arrays.items()}
+            tensors["data"] = digest(samples)
             settings = self._settings(trainer, until)
             recorders.append(self.logbook.recorder(settings, session, len(samples), data, tensors))
 

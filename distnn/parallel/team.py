@@ -81,7 +81,16 @@ class Team:
         Args:
             node_bytes: what one node is going to share, in bytes.
             say: gets one line, on rank 0, if a node has too little room.
+
+        Raises:
+            InputError: on every rank, if that is more than a whole machine has.
         """
+        if self.largest(node_bytes - machine_memory()) > 0:
+            raise InputError(
+                f"needs {node_bytes >> 30} GB on one machine, more than all of its memory",
+                "data, weights and gradients",
+                "use fewer or smaller --hidden layers, less data, or more machines",
+            )
         if self.nodes == self.size:
             return self  # nothing is shared
         room = shared_memory_room()
@@ -232,6 +241,11 @@ def shared_memory_room() -> int:
     except OSError:
         return 0
     return disk.f_bavail * disk.f_frsize
+
+
+def machine_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _node_communicator(base: "MPI.Comm", shared: bool) -> "MPI.Comm":

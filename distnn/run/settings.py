@@ -127,7 +127,7 @@ class EvaluateSettings(_Plain):
     run_dir: str = setting("", "The run's directory", positional=True)
     data: str | None = setting(None, "Data set; by default the test set of the run")
     target: str | None = setting(None, "Name of the target; by default as in the run")
-    checkpoint: str = setting("latest", "latest, best, or the path of a checkpoint")
+    checkpoint: str = setting("latest", "latest, best (least test loss), or a path")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +140,7 @@ class PredictSettings(_Plain):
         "", "File to write: .csv or .npy",
         pattern=r"(?s:.*\.(csv|npy))", expects="a name that ends in .csv or .npy",
     )  # fmt: skip
-    checkpoint: str = setting("latest", "latest, best, or the path of a checkpoint")
+    checkpoint: str = setting("latest", "latest, best (least test loss), or a path")
     probabilities: bool = setting(False, "Write the network's outputs instead of class numbers")
 
 
