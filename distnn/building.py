@@ -104,4 +104,5 @@ def build_trainer(
         schedule=settings.schedule,
         warmup=settings.warmup,
         checkpoint_every=settings.checkpoint_every,
+        stall_timeout=settings.stall_timeout,
     )

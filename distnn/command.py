@@ -1,22 +1,27 @@
 """How every command starts and ends: one team, one line for an error, one exit code."""
 
 import contextlib
+import faulthandler
 import socket
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import DistnnError
+from .errors import DistnnError, RankFailed
 from .threads import default_to_one
 
 if TYPE_CHECKING:
     from .parallel.team import Team
+    from .parallel.watch import Watch
 
 Command = Callable[["Team", Sequence[str]], None]
 
 
 HELP = "help"
+PATIENCE = 8.0  # seconds: ranks that end with one error do so together
 
 
 class HelpShown(Exception):
@@ -31,26 +36,50 @@ def run(name: str, command: Command) -> NoReturn:
     at once, because the other ranks would wait for this one forever.
     """
     default_to_one()
+    faulthandler.enable()
     from .parallel.mpi import MPI
-    from .parallel.team import Team
+    from .signals import StopSignals, end_on_interrupt
 
+    end_on_interrupt()
+    watch: Watch | None = None
     code = 0
     try:
-        team = Team()
-        try:
-            command(team, sys.argv[1:])
-        except HelpShown:
-            pass
-        except DistnnError as error:
-            code = error.exit_code
-            if team.is_first:
-                print(f"distnn.{name}: {error}", file=sys.stderr)
-    except BaseException:
-        _report_failure(MPI.COMM_WORLD.rank)
-        MPI.COMM_WORLD.Abort(1)
-    _flush()
+        team, watch = _join()
+        StopSignals(watch)
+        threading.excepthook = lambda failed: _fail(watch, failed.exc_value)
+        code = _outcome(name, command, team)
+        _flush()
+        watch.leave()
+    except BaseException as error:
+        _fail(watch, error)
     MPI.Finalize()
     sys.exit(code)
+
+
+def _join() -> "tuple[Team, Watch]":
+    from .parallel.team import Team
+    from .parallel.watch import Watch
+
+    team = Team()
+    return team, Watch(team)
+
+
+def _outcome(name: str, command: Command, team: "Team") -> int:
+    """Run the command; its exit code."""
+    try:
+        command(team, sys.argv[1:])
+    except HelpShown:
+        return 0
+    except RankFailed:
+        time.sleep(PATIENCE)  # the job ends from there, with the reason told
+        raise
+    except DistnnError as error:
+        if not team.all_here(PATIENCE):
+            raise  # it rose here and not elsewhere: the others wait for this rank
+        if team.is_first:
+            print(f"distnn.{name}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 def on_first(team: "Team", prepare: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> Any:
@@ -78,13 +107,15 @@ def on_first(team: "Team", prepare: Callable[[Sequence[str]], Any], argv: Sequen
     return answer
 
 
-def _report_failure(rank: int) -> None:
-    with contextlib.suppress(OSError):
-        print(
-            f"distnn: rank {rank} on {socket.gethostname()} failed:\n{traceback.format_exc()}",
-            file=sys.stderr,
-            flush=True,
-        )
+def _fail(watch: "Watch | None", error: BaseException | None) -> None:
+    """End the job because of this rank's failure, told with its traceback if it is the first."""
+    told = "".join(traceback.format_exception(error))
+    if watch is not None:
+        watch.fail(1, f"failed:\n{told}")
+    print(f"distnn: a rank on {socket.gethostname()} failed:\n{told}", file=sys.stderr, flush=True)
+    from .parallel.mpi import MPI
+
+    MPI.COMM_WORLD.Abort(1)
 
 
 def _flush() -> None:

@@ -47,3 +47,10 @@ class StopRequested(DistnnError):
     """A signal asked the run to stop; a checkpoint is saved, and running again goes on from it."""
 
     exit_code = 75
+
+
+class RankFailed(Exception):
+    """Another rank failed, so that this one cannot go on; the error itself stands there.
+
+    No `DistnnError`: it does not rise on every rank alike.
+    """

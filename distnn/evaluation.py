@@ -72,6 +72,7 @@ class Evaluation:
     def _sums(self, number: int) -> list[float]:
         """Loss and measure of one slice, summed over its items."""
         lo, hi = number * ROWS, min((number + 1) * ROWS, len(self.samples))
+        self.team.here.moved()
         T = self._pass.target(hi - lo)
         loss = self._pass.forward(self.samples.stretch(lo, hi, T), T)
         if self.classify:

@@ -177,6 +177,7 @@ def outputs(team: Team, network: Network, X: Array) -> Array | None:
     for lo in range(first, last, ROWS):
         hi = min(last, lo + ROWS)
         A[lo - first : hi - first] = slice_pass.outputs(X[lo:hi])
+        team.here.moved()
     gathered = team.gather(A.reshape(-1), [(end - start) * width for start, end in extents])
     return None if gathered is None else gathered.reshape(-1, width)
 

@@ -127,6 +127,7 @@ def load(
     Raises:
         InputError: on every rank.
     """
+    team.here.enter("reading of data")
     sizes = (shape.features, shape.outputs, shape.class_column, dtype)
     train = allocate(memory, shape.train_items, *sizes)
     test = allocate(memory, shape.test_items, *sizes) if shape.test_items else None

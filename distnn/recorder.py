@@ -5,9 +5,12 @@ Only rank 0 has a recorder.
 
 import math
 import sys
+import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .nn import blas
@@ -45,6 +48,10 @@ class Recorder:
         self._saved_steps = -1
         self._record: dict[str, Any] = {}  # of the last epoch done
         self._best = math.inf
+        self._lines: list[tuple[Path, Mapping[str, Any]]] = []  # that are not in their files yet
+        self._failed = ""
+        self._copies: dict[str, Array] = {}
+        self._writer = threading.Thread()  # the one that is at work, or was
 
     def resume(self, position: Position) -> None:
         """Forget what was recorded after the position that a checkpoint holds."""
@@ -58,35 +65,72 @@ class Recorder:
         rate = items / seconds if seconds > 0 else float("inf")
         self._record = dict(record)
         timing = {"epoch": record["epoch"], "seconds": seconds, "samples_per_second": rate}
+        self._lines += [(self.directory.metrics, record), (self.directory.timings, timing)]
         try:
-            metrics.append(self.directory.metrics, record)
-            metrics.append(self.directory.timings, timing)
+            while self._lines:
+                metrics.append(*self._lines[0])
+                del self._lines[0]
         except OSError as error:
-            self.say(f"{self.directory.metrics}: cannot be written: {error.strerror}; going on")
+            file = self._lines[0][0]
+            self.say(f"{file}: cannot be written: {error.strerror}; kept for the next attempt")
         self.progress.epoch(record, rate)
 
     def checkpoint(
         self, weights: list[Array], state: Mapping[str, Array], position: Position
     ) -> None:
-        """Save the position, unless it is saved already. A failure is told and no more."""
+        """Save the position, unless it is saved already. A failure is told and no more.
+
+        Waits until the checkpoint before is written, and then only for a copy of the vectors: the
+        file is written while training goes on.
+        """
+        self._wait()
         if position.steps == self._saved_steps:
             return
-        tensors = {f"W{l}": W for l, W in enumerate(weights, 1)} | dict(self.tensors)
-        tensors |= {f"optimizer.{name}": vector for name, vector in state.items()}
+        tensors = {f"W{l}": self._copy(f"W{l}", W) for l, W in enumerate(weights, 1)}
+        for name, vector in state.items():
+            tensors[f"optimizer.{name}"] = self._copy(name, vector)
         loss = _measured(self._record) if position.step == 0 else math.inf
         measured = {"loss": loss} if math.isfinite(loss) else {}
-        meta = self.meta | {"position": vars(position)} | measured
-        name = checkpoint.step_name(position.steps)
+        meta = self.meta | {"position": dict(vars(position))} | measured
+        arguments = (position.steps, tensors | self.tensors, meta)
+        self._writer = threading.Thread(target=self._write, args=arguments, daemon=True)
+        self._writer.start()
+
+    def unsaved(self) -> str:
+        """Wait for the last checkpoint; why it could not be saved, and what is; empty if it was."""
+        self._wait()
+        if not self._failed:
+            return ""
+        saved = checkpoint.saved(self.directory.checkpoints)
+        last = f"the last checkpoint is {saved[0].name}" if saved else "there is no checkpoint"
+        return f", but its end is not saved: {self._failed}; {last}"
+
+    def _wait(self) -> None:
+        if self._writer.ident is not None:
+            self._writer.join()
+
+    def _copy(self, name: str, array: Array) -> Array:
+        """A copy in memory that was used before: fresh pages cost more than the copy itself."""
+        if name not in self._copies:
+            self._copies[name] = np.empty(array.shape, array.dtype)
+        np.copyto(self._copies[name], array)
+        return self._copies[name]
+
+    def _write(self, steps: int, tensors: dict[str, Array], meta: dict[str, Any]) -> None:
+        """The writer's thread: the file, then the best one, then what is too many."""
+        folder, self._failed = self.directory.checkpoints, ""
         try:
-            path = checkpoint.write(self.directory.checkpoints, name, tensors, meta)
-            self._saved_steps = position.steps
+            path = checkpoint.write(folder, checkpoint.step_name(steps), tensors, meta)
+            self._saved_steps = steps
+            loss = meta.get("loss", math.inf)
             if loss < self._best:
                 checkpoint.mark_best(path)
                 self._best = loss
         except checkpoint.CheckpointError as error:
+            self._failed = "" if self._saved_steps == steps else str(error)
             self.say(f"{error}; training goes on, the last good checkpoint stays")
-            return
-        checkpoint.prune(self.directory.checkpoints, self.keep)
+        if not self._failed:
+            checkpoint.prune(folder, self.keep)
 
     def _best_so_far(self) -> float:
         """The loss of the best checkpoint; infinity if there is none that can be read."""

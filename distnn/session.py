@@ -5,6 +5,7 @@ gradient vectors, and the exchange turns those into new weights.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -99,6 +100,7 @@ class Session:
     ) -> None:
         self.team, self.network, self.optimizer, self.plan = team, network, optimizer, plan
         self.position = Position()
+        self._rate = optimizer.learning_rate
         self.memory = SharedMemory(team)
         self.exchange = Exchange(
             self.memory,
@@ -189,10 +191,11 @@ class Session:
         batch = self._order[start : start + self.plan.batch_size]
         self._back_propagate(samples, batch)
         t = self.position.steps + 1
-        rate = self.learning_rate(t, steps_total)
+        self._rate = rate = self.learning_rate(t, steps_total)
         word = self.exchange.step(self.optimizer.rule(t, rate, self.network.dtype), word)
         self.position.step += 1
         self.position.steps = t
+        self.team.here.step(t)
         if self._tally.full:
             self.collect_losses(steps_total)
         return word
@@ -235,7 +238,9 @@ class Session:
         first = self.position.steps - len(losses) + 1
         for t, loss in enumerate(losses.tolist(), first):
             if not np.isfinite(loss):
-                raise DivergenceError(self._divergence(t, loss, steps_total))
+                what = f"the loss of step {t} is {loss}"
+                rate = self.learning_rate(t, steps_total)
+                raise DivergenceError(self._divergence(what, rate))
             self.position.loss += loss
 
     def end_epoch(self, samples: Samples, steps_total: int) -> float:
@@ -255,16 +260,45 @@ class Session:
 
         return items(self.position) - items(before)
 
-    def _divergence(self, t: int, loss: float, steps_total: int) -> str:
-        layers = [
-            f"W{l}" for l, W in enumerate(self.network.weights, 1) if not np.isfinite(W).all()
-        ]
+    def check_finite(self) -> None:
+        """Before the weights are kept: see that they and the optimizer's state are finite.
+
+        A gradient that was not finite is seen here, too, because it makes the weights so.
+
+        Raises:
+            DivergenceError: on every rank, if some of it is not finite.
+        """
+
+        def check() -> None:
+            vectors = (self.exchange.weights, *self.exchange.state.values())
+            if not all(_is_finite(vector) for vector in vectors):
+                what = f"weights or optimizer state are no longer finite after step {t}"
+                raise DivergenceError(self._divergence(what, self._rate))
+
+        t = self.position.steps
+        self.team.on_first(check)
+
+    def _divergence(self, what: str, rate: float) -> str:
         return (
-            f"training diverged: the loss of step {t} is {loss}, at learning rate "
-            f"{self.learning_rate(t, steps_total):g}"
-            + (f"; no longer finite: {', '.join(layers)}" if layers else "")
-            + "; use a smaller --learning-rate, a --warmup or --clip-norm"
+            f"training diverged: {what}, at learning rate {rate:g}; "
+            f"{_worst(self.network.weights)}; "
+            "use a smaller --learning-rate, a --warmup or --clip-norm"
         )
+
+
+def _is_finite(vector: Array) -> bool:
+    # one pass without an array of its own; the sum of finite numbers may still be infinite
+    return bool(np.isfinite(vector.sum()) or np.isfinite(vector).all())
+
+
+def _worst(weights: Sequence[Array]) -> str:
+    """The layers that are no longer finite; if all are, the one with the largest weight."""
+    lost = [f"W{l}" for l, W in enumerate(weights, 1) if not _is_finite(W)]
+    if lost:
+        return f"no longer finite: {', '.join(lost)}"
+    largest = [float(max(W.max(), -W.min())) for W in weights]
+    size = max(largest)
+    return f"the largest weight is {size:.3g}, in W{largest.index(size) + 1}"
 
 
 def check_slices(slices: int, ranks: int) -> None:

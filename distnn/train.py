@@ -31,6 +31,7 @@ def train(team: "Team", argv: Sequence[str]) -> None:
     desk, told = _open_desk(team, argv)
     settings, shape = Settings.from_dict(told["settings"]), Shape(**told["shape"])
     position = Position(**told["position"])
+    team.here.stall_timeout = settings.stall_timeout
     network, optimizer = build_network(settings, shape), build_optimizer(settings)
 
     slices, data = settings.slices or team.size, shape.bytes(network.dtype.itemsize)

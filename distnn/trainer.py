@@ -15,10 +15,12 @@ from .evaluation import Evaluation
 from .nn.network import Network
 from .nn.optimizers import Adam, Optimizer
 from .nn.schedules import SCHEDULES
+from .parallel.board import STALL_TIMEOUT
 from .parallel.memory import SharedMemory
 from .parallel.reductions import REDUCTIONS
 from .parallel.team import Team
 from .parallel.teams import team_of
+from .parallel.watch import watched
 from .recorder import Recorder
 from .run.settings import BLAS, UPDATES, Settings
 from .samples import Samples, from_arrays, shared_bytes
@@ -27,6 +29,7 @@ from .threads import one_thread_per_rank
 from .trainer_run import TrainerRun
 
 Record = dict[str, Any]
+FAILURES = ("raise", "abort")
 
 
 class Trainer:
@@ -51,6 +54,10 @@ class Trainer:
         checkpoint_every: "N" epochs or "Ns" steps between two checkpoints.
         keep: how many checkpoints stay, besides the best.
         progress: "auto", "bar", "lines" or "off".
+        on_failure: "raise": if a rank fails in `fit`, its exception rises there and `RankFailed` on
+            the others; only ranks that are inside MPI, where nothing can reach them, end the job
+            after some seconds. "abort": the job ends at once, with the traceback.
+        stall_timeout: seconds without any movement in `fit` that are taken for a failure.
 
     Raises:
         InputError: an argument cannot be used; more ranks than slices.
@@ -76,6 +83,8 @@ class Trainer:
         checkpoint_every: str = "1",
         keep: int = 3,
         progress: str = "off",
+        on_failure: str = "raise",
+        stall_timeout: float = STALL_TIMEOUT,
     ) -> None:
         self.network = instance(Network, network, "network", "Network([64, 32, 10])")
         optimizer = Adam() if optimizer is None else optimizer
@@ -95,6 +104,8 @@ class Trainer:
         asked.check()
         self.checkpoint_every = asked.checkpoint_interval
         self._run = TrainerRun(asked) if run_dir is not None else None
+        self.on_failure = one_of(FAILURES, on_failure, "on_failure")
+        self.stall_timeout = positive(stall_timeout, "stall_timeout")
         self.plan = Plan(
             batch_size=whole(batch_size, "batch_size", 1),
             slices=self.team.size if slices is None else whole(slices, "slices", 1),
@@ -124,11 +135,19 @@ class Trainer:
 
         Raises:
             InputError: X and T do not fit the network, on every rank.
-            DivergenceError: a loss is not finite, on every rank. The weights are what they have
-                become; position and optimizer state are those before the call.
+            DivergenceError: a loss or a weight is not finite, on every rank. The weights are what
+                they have become; position and optimizer state are those before the call.
             StopRequested: on every rank, see `request_stop`; the next call goes on from there.
+            RankFailed: another rank failed; the training is lost. See `on_failure`.
         """
         whole(epochs, "epochs", 1)
+        self.team.here.stall_timeout = self.stall_timeout
+        with watched(self.team, ends_job=self.on_failure == "abort"):
+            return self._fit_arrays(X, T, epochs, test, partitioned)
+
+    def _fit_arrays(
+        self, X: Any, T: Any, epochs: int, test: Any, partitioned: bool
+    ) -> list[Record]:
         data = [] if test is None else [pair(test, "test")]
         team = self.team.with_memory(self._needed(X, T, partitioned, data), _say)
         memory = SharedMemory(team)
@@ -146,11 +165,11 @@ class Trainer:
             recorder = run.recorder(self, session, samples, until)
         try:
             records = self.train(session, samples, test, until, recorder)
-        except StopRequested:
-            self.close_session(session)
-            raise
         except DivergenceError:
             session.close()
+            raise
+        except DistnnError:
+            self.close_session(session)
             raise
         session.collect_state()
         if run is not None and recorder is not None:
@@ -230,18 +249,44 @@ class Trainer:
         evaluation = None
         if test is not None:
             evaluation = Evaluation(session.team, self.network, test, "test_", classify)
+        session.team.here.stop = self.request_stop
+        try:
+            with np.errstate(all="ignore"):  # what is not finite is looked for in the losses
+                records = self._epochs(session, samples, evaluation, until, recorder)
+        except StopRequested as error:
+            raise StopRequested(f"{error}{self._unsaved(session, recorder)}") from None
+        except DivergenceError:
+            self._unsaved(session, recorder)
+            raise
+        finally:
+            self._stop = 0
+        if lost := self._unsaved(session, recorder):
+            remedy = "make room and go on with --resume"
+            raise DistnnError(f"training is done{lost}; {remedy}")
+        return records
+
+    def _epochs(
+        self,
+        session: Session,
+        samples: Samples,
+        evaluation: Evaluation | None,
+        until: int,
+        recorder: Recorder | None,
+    ) -> list[Record]:
         records = []
-        with np.errstate(all="ignore"):  # what is not finite is looked for in the losses
-            while session.position.epoch < until:
-                start = time.perf_counter()
-                done = session.position.step * self.plan.batch_size
-                record = self._epoch(session, samples, evaluation, until, recorder)
-                records.append(record)
-                if recorder is not None:
-                    seconds = time.perf_counter() - start
-                    recorder.epoch(record, seconds, len(samples) - done)
-                if self._due(session.position, until):
-                    self._checkpoint(session, recorder)
+        while session.position.epoch < until:
+            start = time.perf_counter()
+            done = session.position.step * self.plan.batch_size
+            record, stop = self._epoch(session, samples, evaluation, until, recorder)
+            records.append(record)
+            if recorder is not None:
+                seconds = time.perf_counter() - start
+                recorder.epoch(record, seconds, len(samples) - done)
+            stop = stop and session.position.epoch < until
+            if stop or self._due(session.position, until):
+                self._checkpoint(session, recorder)
+            if stop:
+                raise StopRequested(self._stopped(session.position))
         return records
 
     def _epoch(
@@ -251,11 +296,12 @@ class Trainer:
         evaluation: Evaluation | None,
         until: int,
         recorder: Recorder | None,
-    ) -> Record:
-        """What is left of the epoch under way."""
-        position = session.position
+    ) -> tuple[Record, int]:
+        """What is left of the epoch under way; its record, and whether to stop after it."""
+        position, here = session.position, session.team.here
+        here.enter("step")
         steps = session.begin_epoch(samples)
-        total = until * steps
+        total, stop = until * steps, 0
         tell = recorder.progress.step if recorder is not None else _nothing
         while position.step < steps:
             stop = session.step(samples, total, self._stop)
@@ -265,8 +311,8 @@ class Trainer:
             if stop or self._due(position, until):
                 session.collect_losses(total)
                 self._checkpoint(session, recorder)
+                here.enter("step")
             if stop:
-                self._stop = 0
                 raise StopRequested(self._stopped(position))
         rate = session.learning_rate(position.steps, total)
         loss = session.end_epoch(samples, total)
@@ -276,7 +322,8 @@ class Trainer:
             "learning_rate": rate,
             "train_loss": loss,
         }
-        return record | (evaluation.measure() if evaluation else {})
+        here.enter("evaluation")
+        return record | (evaluation.measure() if evaluation else {}), stop
 
     def _due(self, position: Position, until: int) -> bool:
         """Whether a checkpoint is due; one always is at the end."""
@@ -286,9 +333,18 @@ class Trainer:
         return position.step == 0 and (position.epoch % number == 0 or position.epoch == until)
 
     def _checkpoint(self, session: Session, recorder: Recorder | None) -> None:
+        session.team.here.enter("checkpoint")
         session.collect_state()
+        session.check_finite()
         if recorder is not None:
-            recorder.checkpoint(self.network.weights, session.exchange.state, session.position)
+            state = session.exchange.state
+            with session.team.here.working():
+                recorder.checkpoint(self.network.weights, state, session.position)
+
+    def _unsaved(self, session: Session, recorder: Recorder | None) -> str:
+        """Wait until the last checkpoint is on the disk; what to tell if it is not. Collective."""
+        session.team.here.enter("checkpoint")
+        return session.team.on_first(recorder.unsaved if recorder is not None else str)
 
     def _stopped(self, position: Position) -> str:
         return f"stopped on request after epoch {position.epoch}, step {position.step}"

@@ -29,7 +29,7 @@ class Gates:
     def __init__(self, memory: SharedMemory) -> None:
         team = memory.team
         self.is_leader = team.node_rank == 0
-        self._sync = memory.sync
+        self._sync, self._here = memory.sync, team.here
         self._count = 0
         lines = memory.array((team.node_size + 1, LINE), np.int64)
         self._flags = lines.data.cast("B").cast("q")
@@ -96,5 +96,7 @@ class Gates:
             if flags[line] >= count:
                 return
             offer_core()
-        while flags[line] < count:  # seconds of evaluation or writing elsewhere: be quiet
-            time.sleep(NAP)
+        with self._here.waiting():
+            while flags[line] < count:  # seconds of evaluation or writing elsewhere: be quiet
+                time.sleep(NAP)
+                self._here.check()

@@ -51,9 +51,10 @@ class SharedMemory:
 
     def close(self) -> None:
         """Give the memory back. Collective over the node; no array may be used afterwards."""
-        for window in self._windows:
-            window.Unlock_all()
-            window.Free()
+        with self.team.here.waiting():
+            for window in self._windows:
+                window.Unlock_all()
+                window.Free()
         self._windows.clear()
 
     def _allocate(self, size: int) -> np.ndarray:
@@ -63,10 +64,10 @@ class SharedMemory:
             memory = np.zeros(size, np.uint8)
         else:
             own = size if self.team.node_rank == 0 else 0
-            window = MPI.Win.Allocate_shared(
-                own, 1, comm=cast("MPI.Intracomm", self.team.node_comm)
-            )
-            window.Lock_all(MPI.MODE_NOCHECK)
+            comm = cast("MPI.Intracomm", self.team.node_comm)
+            with self.team.here.waiting():
+                window = MPI.Win.Allocate_shared(own, 1, comm=comm)
+                window.Lock_all(MPI.MODE_NOCHECK)
             self._windows.append(window)
             buffer, _ = window.Shared_query(0)
             memory = np.asarray(memoryview(cast(Any, buffer)), np.uint8)[:size]

@@ -51,7 +51,8 @@ class LossTally:
         rows = self.team.gather(self._losses[:, :steps].reshape(-1), counts)
         if rows is not None:
             totals[:] = ordered_total(rows.reshape(self._slices, steps))
-        self.team.comm.Bcast(totals)
+        with self.team.here.waiting():
+            self.team.comm.Bcast(totals)
         return totals
 
 

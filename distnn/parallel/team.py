@@ -6,18 +6,34 @@ slices are contiguous runs of ranks, so that each node owns one run too. Rank 0 
 Every method here is collective: all ranks call it, in the same order, and take the same path.
 """
 
+import functools
 import json
 import os
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from ..errors import DistnnError, DivergenceError, InputError, StopRequested
+from .board import Here
 from .mpi import MPI
 
 KINDS = {kind.exit_code: kind for kind in (DistnnError, InputError, DivergenceError, StopRequested)}
 SHARED_MEMORY = "/dev/shm"  # where MPICH and Open MPI keep their shared windows on Linux
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _waits(method: Method) -> Method:
+    """A method in which a rank waits for the others."""
+
+    @functools.wraps(method)
+    def waiting(self: "Team", *args: Any, **kwargs: Any) -> Any:
+        with self.here.waiting():
+            return method(self, *args, **kwargs)
+
+    return cast("Method", waiting)
 
 
 class Team:
@@ -33,15 +49,17 @@ class Team:
         node, nodes: this rank's node among the nodes.
         node_rank, node_size: this rank among those of its node; node_rank 0 is the leader.
         node_ranks: for every node, its first rank and one past its last.
+        here: where this rank is in its work, for others to see.
     """
 
     def __init__(self, comm: "MPI.Comm | None" = None, *, shared: bool = True) -> None:
         base = MPI.COMM_WORLD if comm is None else comm
-        self._base = base
+        self._base, self.here = base, Here()
         node_comm = _node_communicator(base, shared)
         first = np.array(base.rank)
         node_comm.Bcast(first)  # the leader's rank names the node
         self.comm: MPI.Comm = base.Split(0, int(first) * base.size + base.rank)
+        self._ending = self.comm.Dup()  # of its own: nothing else may be matched there
         self.node_comm: MPI.Comm = node_comm
         self.rank, self.size = self.comm.rank, self.comm.size
         self.node_rank, self.node_size = node_comm.rank, node_comm.size
@@ -58,7 +76,7 @@ class Team:
 
     def free(self) -> None:
         """Give the communicators back. Collective; the team cannot be used afterwards."""
-        for comm in (self.comm, self.node_comm, self.leaders):
+        for comm in (self.comm, self._ending, self.node_comm, self.leaders):
             if comm is not None:
                 comm.Free()
 
@@ -102,8 +120,11 @@ class Team:
                 f"shared memory ({SHARED_MEMORY}) is {-(-missing >> 20)} MB too small for data, "
                 "weights and gradients; going on without it, with a copy per rank"
             )
-        return Team(self._base, shared=False)
+        team = Team(self._base, shared=False)
+        team.here = self.here
+        return team
 
+    @_waits
     def broadcast(self, value: Any) -> Any:
         """Rank 0's `value` on every rank; anything JSON can hold, floats to the last bit."""
         text = json.dumps(value).encode() if self.is_first else b""
@@ -129,7 +150,8 @@ class Team:
         error: DistnnError | None = None
         if self.is_first:
             try:
-                outcome["result"] = work()
+                with self.here.working():
+                    outcome["result"] = work()
             except DistnnError as caught:
                 error = caught
                 outcome["error"], outcome["kind"] = str(caught), caught.exit_code
@@ -140,6 +162,7 @@ class Team:
             raise KINDS[outcome["kind"]](outcome["error"])
         return outcome["result"]
 
+    @_waits
     def agree(self, problem: DistnnError | None) -> None:
         """Raise on every rank if any rank has a problem; the lowest rank's is the one told.
 
@@ -159,12 +182,24 @@ class Team:
             raise problem
         raise InputError(buffer.tobytes().decode())
 
+    def all_here(self, seconds: float) -> bool:
+        """Whether every rank gets here within some time. To be called once."""
+        request = self._ending.Ibarrier()
+        until = time.monotonic() + seconds
+        while not request.Test():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.001)
+        return True
+
+    @_waits
     def largest(self, value: int) -> int:
         """The largest of all ranks' values."""
         values = np.array(value, np.int64)
         self.comm.Allreduce(MPI.IN_PLACE, values, MPI.MAX)
         return int(values)
 
+    @_waits
     def total(self, value: int) -> int:
         """The sum of all ranks' values."""
         values = np.array(value, np.int64)
@@ -177,6 +212,7 @@ class Team:
         self.comm.Allreduce(MPI.IN_PLACE, ends, MPI.MAX)
         return int(ends[0]) == -int(ends[1])
 
+    @_waits
     def extents(self, count: int) -> list[tuple[int, int]]:
         """Where each rank's items stand if all are laid out in the order of the caller's ranks.
 
@@ -199,6 +235,7 @@ class Team:
         """The node that `rank` stands on."""
         return next(node for node, (_, end) in enumerate(self.node_ranks) if rank < end)
 
+    @_waits
     def broadcast_among_leaders(self, array: np.ndarray, node: int = 0) -> None:
         """Send one node's contiguous `array` to the same array of every other node."""
         self.node_comm.Barrier()
@@ -221,6 +258,7 @@ class Team:
             return None
         return [part.tobytes().decode() for part in np.split(whole, np.cumsum(sizes)[:-1])]
 
+    @_waits
     def gather(self, values: np.ndarray, counts: list[int]) -> np.ndarray | None:
         """The float64 `values` of all ranks in rank order, on rank 0; None elsewhere.
 

@@ -5,6 +5,7 @@ digest over that string and every tensor's name, dtype, shape and bytes.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -27,6 +28,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype(code)
     for name, code in {"F32": "<f4", "F64": "<f8", "I64": "<i8", "U64": "<u8", "U8": "|u1"}.items()
 }
+PIECE = 1 << 23  # bytes written at a time, so that others see that something moves
 REMEDY = "remove it and go on from the one before it"
 
 
@@ -77,8 +79,6 @@ def write(
         CheckpointError: no space, no permission; other checkpoints are untouched.
         ValueError: a tensor or metadata of another kind (an error of the program).
     """
-    from safetensors.numpy import save_file
-
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError(f"not a name for a checkpoint: {name!r}")
     plain = {key: _plain(key, array) for key, array in tensors.items()}
@@ -87,10 +87,9 @@ def write(
     path = directory / (name + SUFFIX)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda aside: save_file(plain, aside, strings))
-    except Exception as error:
-        # safetensors wraps some of the system's errors in its own
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        write_whole(path, lambda aside: _save(aside, plain, strings))
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise CheckpointError(f"cannot be written: {reason}", str(path)) from error
     return path
 
@@ -254,6 +253,34 @@ def _meta(path: Path, text: str) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise CheckpointError("was not written by distnn", str(path))
     return meta
+
+
+def _save(path: Path, tensors: Mapping[str, np.ndarray], strings: Mapping[str, str]) -> None:
+    """Write a safetensors file in pieces.
+
+    The package's own function copies each tensor while no other thread may run; this one is for
+    a thread beside the training.
+    """
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))  # keeps them aligned
+    header: dict[str, Any] = {"__metadata__": dict(strings)}
+    end = 0
+    for name in names:
+        array = tensors[name]
+        begin, end = end, end + array.nbytes
+        dtype = next(code for code, known in DTYPES.items() if known == array.dtype)
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb", buffering=0) as file:
+        _write_all(file, len(text).to_bytes(8, "little") + text)
+        for name in names:
+            _write_all(file, _bytes(tensors[name]))
+
+
+def _write_all(file: io.FileIO, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view[:PIECE]) :]
 
 
 def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

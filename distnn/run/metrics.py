@@ -4,6 +4,7 @@
 to the last byte for the same training; seconds go to ``timings.jsonl``.
 """
 
+import errno
 import json
 import math
 import os
@@ -23,13 +24,18 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
     ``truncate_after`` removes a line too many, but nothing brings back one that is missing.
 
     Raises:
-        OSError: no space, no permission.
+        OSError: no space, no permission; the file is as it was.
     """
     line = json.dumps(_plain(record), allow_nan=False) + "\n"
-    with path.open("ab") as file:
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(line.encode()) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)  # half a line would damage those that follow
+            raise
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -110,6 +110,9 @@ class Settings(_Plain):
         pattern="[1-9][0-9]{0,8}s?", expects="N (epochs) or Ns (steps), as 1 or 500s",
     )  # fmt: skip
     keep: int = setting(3, "Checkpoints kept, besides the best", least=1, most=LARGEST)
+    stall_timeout: float = setting(
+        600.0, "Seconds without any movement after which the job is ended", above=0
+    )
     progress: str = setting("auto", "auto: a bar on a terminal, else lines", choices=PROGRESS)
     given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False, repr=False)
 
@@ -203,7 +206,8 @@ def to_toml(settings: Settings) -> str:
 
 
 MAY_CHANGE = frozenset(
-    {"epochs", "update", "progress", "keep", "checkpoint_every", "run_dir", "resume"}
+    {"epochs", "update", "keep", "checkpoint_every", "run_dir", "resume", "progress"}
+    | {"stall_timeout"}
 )
 
 

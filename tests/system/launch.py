@@ -49,13 +49,16 @@ def mpirun(
     timeout: float = 60,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    python: str = sys.executable,
 ) -> Result:
     """Runs a command on `ranks` ranks; ranks = 0: without mpirun.
 
+    `python` is the one of the environment to run it in, whose mpirun is used.
+
     Raises TimeoutError, with all processes ended, when it takes longer than `timeout` seconds.
     """
-    launcher = (*mpirun_command(), "-n", str(ranks)) if ranks else ()
-    command = [*launcher, sys.executable, "-m", module, *map(str, args)]
+    launcher = (*mpirun_command(python), "-n", str(ranks)) if ranks else ()
+    command = [*launcher, python, "-m", module, *map(str, args)]
     start = time.perf_counter()
     process = subprocess.Popen(
         command,

@@ -1,0 +1,151 @@
+"""What the ranks of a node tell of themselves, without a message: a page of shared memory.
+
+Each rank has a line of numbers on it, written by that rank alone, and read by whoever wants to
+know why nothing moves: the other ranks' watches, and the witness, a process that imports no more
+than this file.
+"""
+
+import fcntl
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import RankFailed
+
+STALL_TIMEOUT = 600.0
+LINE = 8  # numbers of a line: one cache line
+PROCESS, RANK, PHASE, STEP, MOVES, WAITING, WORKING, ENDED = range(LINE)
+TOLD, FAILED, CODE = range(3)  # of the line that belongs to all
+PHASES = ("start-up", "reading of data", "step", "evaluation", "checkpoint", "end")
+STATES = {"T": "stopped by a signal", "t": "held by a debugger", "Z": "dead", "X": "dead"}
+STATES |= {"R": "running", "S": "sleeping", "D": "waiting for a disk or network"}
+
+
+class Here:
+    """Where this rank is in its work. Nobody reads it until it is put on a board.
+
+    Attributes:
+        stall_timeout: seconds without any movement on the board after which the job is ended.
+        stop: how this rank is asked to stop at the next step boundary; None: it cannot be.
+    """
+
+    def __init__(self) -> None:
+        self.stall_timeout = STALL_TIMEOUT
+        self.stop: Callable[[], None] | None = None
+        self.line = memoryview(bytearray(8 * LINE)).cast("q")
+        self.common = memoryview(bytearray(8 * LINE)).cast("q")
+
+    def check(self) -> None:
+        """Raise RankFailed if another rank of the node has failed."""
+        if self.common[FAILED]:
+            raise RankFailed(f"rank {self.common[FAILED] - 1} failed; this rank cannot go on")
+
+    def enter(self, phase: str) -> None:
+        """Another kind of work begins, one of PHASES."""
+        self.line[PHASE] = PHASES.index(phase)
+        self.line[MOVES] += 1
+
+    def step(self, number: int) -> None:
+        """So many steps are done."""
+        self.line[STEP] = number
+
+    def moved(self) -> None:
+        """Some other piece of work is done."""
+        self.line[MOVES] += 1
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """This rank has arrived and waits for others."""
+        self.line[WAITING] += 1
+        try:
+            yield
+        finally:
+            self.line[WAITING] -= 1
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Work in one piece: as long as this process computes, reads or writes, it moves."""
+        self.line[WORKING] += 1
+        try:
+            yield
+        finally:
+            self.line[WORKING] -= 1
+
+
+class Board:
+    """The lines of a node's ranks, and one line for all of them.
+
+    Args:
+        handle: of an open file that all of them map.
+        ranks: how many there are on this node.
+    """
+
+    def __init__(self, handle: int, ranks: int) -> None:
+        self.handle, self.ranks = handle, ranks
+        self._numbers = memoryview(mmap.mmap(handle, Board.bytes(ranks))).cast("q")
+        self.common = self.line(ranks)
+
+    @staticmethod
+    def bytes(ranks: int) -> int:
+        """How large the file must be."""
+        return 8 * LINE * (ranks + 1)
+
+    def line(self, node_rank: int) -> memoryview:
+        """The numbers of one rank of the node."""
+        return self._numbers[node_rank * LINE : (node_rank + 1) * LINE]
+
+    def lines(self) -> list[memoryview]:
+        """The numbers of every rank of the node."""
+        return [self.line(node_rank) for node_rank in range(self.ranks)]
+
+    def claim(self) -> bool:
+        """The right to tell why the job ends; only the first who asks has it."""
+        fcntl.lockf(self.handle, fcntl.LOCK_EX)
+        try:
+            told, self.common[TOLD] = self.common[TOLD], 1
+        finally:
+            fcntl.lockf(self.handle, fcntl.LOCK_UN)
+        return not told
+
+
+def place(line: memoryview, host: str) -> str:
+    """A rank and where it is in its work, in words."""
+    return f"rank {line[RANK]} on {host} (process {line[PROCESS]}) in {doing(line)}"
+
+
+def doing(line: memoryview) -> str:
+    """What a rank is at, in words: ``step 12`` is the one that is not finished."""
+    phase = PHASES[line[PHASE]]
+    if phase == "step":
+        return f"step {line[STEP] + 1}"
+    return f"{phase} after step {line[STEP]}" if line[STEP] else phase
+
+
+def state(process: int) -> str:
+    """What the system says a process does; empty where it says nothing."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return ""
+    letter = stat.rpartition(")")[2].split()[0]
+    return STATES.get(letter, "")
+
+
+def open_process(process: int) -> int | None:
+    """A handle that a poll reports when the process ends; None where the system has none."""
+    try:
+        return os.pidfd_open(process)
+    except (OSError, AttributeError):
+        return None
+
+
+def tell(text: str) -> None:
+    """Lines on standard error at once, past any lock that a stuck thread may hold."""
+    data = (text.rstrip("\n") + "\n").encode(errors="replace")
+    try:
+        while data:
+            data = data[os.write(2, data) :]
+    except OSError:
+        return  # nobody reads any more

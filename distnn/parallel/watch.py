@@ -1,0 +1,263 @@
+"""The stall watch: a thread on every rank that ends a job in which nothing moves any more.
+
+It wakes twice a second, reads its node's board and sleeps again. It is woken at once when a rank
+of the node dies or a signal arrives, also while the rank itself is inside a call to MPI.
+"""
+
+import os
+import select
+import signal
+import socket
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import numpy as np
+
+from ..errors import DistnnError, RankFailed
+from . import witness
+from .board import (
+    CODE,
+    ENDED,
+    FAILED,
+    MOVES,
+    PHASE,
+    PROCESS,
+    RANK,
+    STEP,
+    WAITING,
+    WORKING,
+    Board,
+    doing,
+    open_process,
+    place,
+    state,
+    tell,
+)
+from .mpi import MPI
+from .team import SHARED_MEMORY, Team
+
+INTERVAL = 0.5  # seconds between two looks
+ABORT_SECONDS = 5  # that MPI has to end a job; then the system ends this process
+TOGETHER_SECONDS = 5.0  # in which an error of all ranks rises on all of them
+RAISE_SECONDS = 6.0  # that a failure elsewhere has to rise on this rank as an exception
+PAGE = 4096  # bytes between two looks, of which reading the counters takes some hundred
+BUSY = 0.02  # of the time between two looks: a process that computes so much is at work
+
+
+class Watch:
+    """Watches over the ranks of this node. Made collectively; then each rank is on its own.
+
+    Args:
+        team: whose board of whereabouts is made here.
+        ends_job: whether a failure ends the job. Else it rises as `RankFailed` on the other ranks,
+            and only ranks that cannot be reached so end the job.
+    """
+
+    def __init__(self, team: Team, *, ends_job: bool = True) -> None:
+        self.team, self.ends_job = team, ends_job
+        self.host = socket.gethostname()
+        self.board, self._here = _shared_board(team), team.here
+        self._witness = None
+        if team.node_rank == 0 and team.size > 1 and ends_job:
+            self._witness = witness.start(self.board, self.host)
+        self._parent = os.getppid()
+        self._wake, self._bell = os.pipe()
+        self._poll = select.poll()
+        self._poll.register(self._wake, select.POLLIN)
+        self._processes = self._open_processes()
+        self._heard: dict[int, Callable[[bytes], None]] = {}
+        self._closed = False
+        self._activity = _activity()
+        self._thread = threading.Thread(target=self._run, name="distnn watch", daemon=True)
+        self._thread.start()
+
+    def hear(self, handle: int, called: Callable[[bytes], None]) -> None:
+        """Have the thread call `called` with what can be read from a pipe, as soon as it can."""
+        self._heard[handle] = called
+        self._poll.register(handle, select.POLLIN)
+        os.write(self._bell, b"!")
+
+    def leave(self) -> None:
+        """From now on this rank may end, and that is no failure; it is watched until it does."""
+        self._here.enter("end")
+        self._here.line[ENDED] = 1
+        if self._witness is not None:
+            self._witness.returncode = 0  # it goes when the ranks are gone; nobody waits for it
+
+    def close(self) -> None:
+        """This rank is no longer watched, and watches no more."""
+        self._here.line[ENDED] = 1
+        self._closed = True
+        os.write(self._bell, b"!")
+        self._thread.join()
+        for handle in (self._wake, self._bell, *self._processes):
+            os.close(handle)
+        if self._witness is not None:
+            self._witness.kill()
+            self._witness.wait()
+
+    def fail(self, code: int, text: str) -> None:
+        """This rank failed: tell it, unless another rank did so first; end the job if so wanted.
+
+        Args:
+            code: exit code of the job.
+            text: gets the place where this rank is in front.
+        """
+        line = self._here.line
+        if not self.ends_job:  # it rises as an exception that tells the same
+            self.board.common[CODE], self.board.common[FAILED] = code, line[RANK] + 1
+            return
+        self._end(f"distnn: {place(line, self.host)} {text}", code, line[RANK])
+
+    # --- the thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        seen: list[tuple[int, int, int]] = []
+        still = failed_for = 0.0
+        while True:
+            start = time.monotonic()
+            events = self._poll.poll(1000 * min(INTERVAL, self._here.stall_timeout / 10))
+            if self._closed:
+                return
+            for handle, _ in events:
+                self._answer(handle)
+            # a job that was suspended finds hours gone: this thread did not watch them go by
+            passed = min(time.monotonic() - start, 2 * INTERVAL)
+            self._note_activity(passed)
+            now = [(line[PHASE], line[STEP], line[MOVES]) for line in self.board.lines()]
+            still = still + passed if now == seen else 0.0
+            seen = now
+            if still >= self._here.stall_timeout:
+                self._end(self._stall(still), 1, self._suspects()[0][RANK])
+                still = 0.0
+            if self.team.size > 1 and os.getppid() != self._parent:
+                self._end("distnn: the launcher of this job is gone; the job ends", 1, 0)
+            failed_for += passed if self.board.common[FAILED] else 0.0
+            if failed_for >= RAISE_SECONDS:
+                end_job(self.board.common[CODE])
+
+    def _answer(self, handle: int) -> None:
+        if handle == self._wake:
+            os.read(handle, 64)
+        elif handle in self._heard:
+            self._heard[handle](os.read(handle, 64))
+        else:
+            self._poll.unregister(handle)
+            line = self._processes[handle]
+            if not line[ENDED]:
+                self._end(f"distnn: {place(line, self.host)} died; the job ends", 1, line[RANK])
+
+    def _end(self, text: str, code: int, culprit: int) -> None:
+        if self.board.claim():
+            tell(text)
+        elif self.ends_job:
+            time.sleep(ABORT_SECONDS)  # whoever tells it ends the job
+        self.board.common[CODE] = code
+        self.board.common[FAILED] = culprit + 1
+        if self.ends_job:
+            end_job(code)
+
+    def _suspects(self) -> list[memoryview]:
+        """Whom the others wait for: who has not arrived, or, if all have, the leader."""
+        lines = self.board.lines()
+        return [line for line in lines if not line[WAITING]] or lines[:1]
+
+    def _stall(self, seconds: float) -> str:
+        suspects = self._suspects()
+        late = {line[RANK] for line in suspects}
+        arrived = [str(line[RANK]) for line in self.board.lines() if line[RANK] not in late]
+        lines = [f"distnn: nothing moved for {seconds:.0f} s (--stall-timeout); the job ends"]
+        for line in suspects:
+            is_now = state(line[PROCESS])
+            verb = "has not arrived" if not line[WAITING] else "waits for other nodes"
+            lines.append(f"  {place(line, self.host)} {verb}" + (is_now and f": it is {is_now}"))
+        if arrived:
+            lines.append(f"  arrived, in {doing(self._here.line)}: rank {', '.join(arrived)}")
+        return "\n".join(lines)
+
+    def _note_activity(self, seconds: float) -> None:
+        """Work in one piece moves as long as this process computes or does input and output."""
+        if not self._here.line[WORKING]:
+            return
+        before, self._activity = self._activity, _activity()
+        busy = self._activity[0] - before[0] > BUSY * seconds
+        if busy or self._activity[1] - before[1] > PAGE:
+            self._here.moved()
+
+    def _open_processes(self) -> dict[int, memoryview]:
+        """Handles on the other ranks of the node, with their lines."""
+        found = {}
+        for line in self.board.lines():
+            process = None if line[PROCESS] == os.getpid() else open_process(line[PROCESS])
+            if process is not None:
+                found[process] = line
+                self._poll.register(process, select.POLLIN)
+        return found
+
+
+@contextmanager
+def watched(team: Team, *, ends_job: bool) -> Iterator[None]:
+    """The ranks of a team are watched inside the context. Collective; see `Watch`."""
+    if team.size == 1:
+        yield
+        return
+    watch = Watch(team, ends_job=ends_job)
+    try:
+        yield
+    except RankFailed:
+        raise
+    except BaseException as error:
+        alone = not (isinstance(error, DistnnError) and team.all_here(TOGETHER_SECONDS))
+        if alone:
+            watch.fail(1, f"failed:\n{''.join(traceback.format_exception(error))}")
+        raise
+    finally:
+        watch.close()
+
+
+def end_job(code: int) -> NoReturn:
+    """End all ranks of the program with an exit code, this one for certain."""
+    signal.alarm(ABORT_SECONDS)  # its default ends a process even where Python cannot run
+    if MPI.Is_finalized():
+        os.kill(os.getpid(), signal.SIGKILL)
+    MPI.COMM_WORLD.Abort(code)
+    while True:  # the launcher is at it
+        time.sleep(1)
+
+
+def _shared_board(team: Team) -> Board:
+    """A page that the ranks of a node share; `team.here` stands on it from now on. Collective."""
+    path = np.zeros(4096, np.uint8)
+    if team.node_rank == 0:
+        folder = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
+        handle, name = tempfile.mkstemp(prefix="distnn-", dir=folder)
+        os.ftruncate(handle, Board.bytes(team.node_size))
+        path[: len(name.encode())] = np.frombuffer(name.encode(), np.uint8)
+    team.node_comm.Bcast(path)
+    name = path.tobytes().rstrip(b"\0").decode()
+    if team.node_rank != 0:
+        handle = os.open(name, os.O_RDWR)
+    board = Board(handle, team.node_size)
+    line = board.line(team.node_rank)
+    line[:] = team.here.line
+    line[PROCESS], line[RANK], line[ENDED] = os.getpid(), team.rank, 0
+    team.here.line, team.here.common = line, board.common
+    team.node_comm.Barrier()  # all have opened it, and all lines are written
+    if team.node_rank == 0:
+        os.unlink(name)
+    return board
+
+
+def _activity() -> tuple[float, int]:
+    """Seconds of processor time, and bytes read and written, of this process so far."""
+    try:
+        with open("/proc/self/io", "rb") as file:
+            transferred = sum(int(line.split()[1]) for line in file)
+    except OSError:
+        transferred = 0
+    return time.process_time(), transferred

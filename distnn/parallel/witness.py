@@ -1,0 +1,77 @@
+"""A small process beside a node's ranks that says which of them died.
+
+Some launchers end all ranks as soon as one is dead, before any of them can say which one it was.
+This process is not theirs to end; it goes when the ranks are gone.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from .board import ENDED, PROCESS, Board, open_process, place, tell
+
+PACKAGE = Path(__file__).parents[1]
+SCRIPT = "import sys; sys.path.insert(0, sys.argv.pop()); "
+SCRIPT += "from distnn.parallel.witness import main; main(*sys.argv[1:])"
+PATIENCE = 5.0  # seconds that a launcher has to end what is left of a job
+
+
+def start(board: Board, host: str) -> "subprocess.Popen[bytes]":
+    """Start the witness of a node's board, in a session of its own."""
+    arguments = [str(board.handle), str(board.ranks), host, str(PACKAGE.parent)]
+    return subprocess.Popen(
+        [sys.executable, "-E", "-S", "-c", SCRIPT, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[board.handle],
+        start_new_session=True,
+        close_fds=True,
+    )
+
+
+def main(handle: str, ranks: str, host: str) -> None:
+    """Wait until every rank has ended; tell the first one that did so out of turn."""
+    board = Board(int(handle), int(ranks))
+    poll = select.poll()
+    alive: dict[int, memoryview] = {}
+    for line in board.lines():
+        process = open_process(line[PROCESS])
+        if process is None and Path(f"/proc/{line[PROCESS]}").exists():
+            return  # this system cannot be asked
+        if process is None:
+            _tell_death(board, line, host)
+        else:
+            alive[process] = line
+            poll.register(process, select.POLLIN)
+    while alive:
+        for process, _ in poll.poll():
+            poll.unregister(process)
+            os.close(process)
+            line = alive.pop(process)
+            if not line[ENDED]:
+                _tell_death(board, line, host)
+                _end_the_others(poll, alive)
+                return
+
+
+def _tell_death(board: Board, line: memoryview, host: str) -> None:
+    if not line[ENDED] and board.claim():
+        tell(f"distnn: {place(line, host)} died; the job ends")
+
+
+def _end_the_others(poll: select.poll, alive: dict[int, memoryview]) -> None:
+    """What the launcher has not ended in a while would wait for the dead rank forever."""
+    until = time.monotonic() + PATIENCE
+    while alive and time.monotonic() < until:
+        for process, _ in poll.poll(100):
+            poll.unregister(process)
+            alive.pop(process)
+    for process in alive:
+        try:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        except ProcessLookupError:
+            continue

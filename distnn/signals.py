@@ -1,0 +1,56 @@
+"""SIGTERM, SIGINT and SIGUSR1 ask a command to stop; a second one is not asked again.
+
+A handler in Python runs only when the interpreter has its turn, which it never has while a rank
+waits inside MPI. So the signal's number goes through a pipe to the watch's thread.
+"""
+
+import os
+import signal
+import time
+
+from .parallel.watch import Watch
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+ONE_REQUEST = 1.0  # seconds; Ctrl-C reaches a rank from the terminal and from the launcher
+
+
+class StopSignals:
+    """What the signals of this process mean: `team.here.stop`, or the end of the job at once."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch, self._here = watch, watch.team.here
+        self._first: float | None = None
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in SIGNALS:
+            signal.signal(number, _leave_it_to_the_pipe)
+        watch.hear(read, self._came)
+
+    def _came(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number in SIGNALS:
+                self._one(number)
+
+    def _one(self, number: int) -> None:
+        now = time.monotonic()
+        name = signal.Signals(number).name
+        if self._here.stop is None:
+            self._watch.fail(128 + number, f"got {name}: it ends at once, with nothing to save")
+        elif self._first is None:
+            self._first = now
+            self._here.stop()
+        elif now - self._first > ONE_REQUEST:
+            self._watch.fail(128 + number, f"got a second signal, {name}: it ends at once")
+
+
+def end_on_interrupt() -> None:
+    """Before the ranks are joined, an interrupt ends a process as any other signal does.
+
+    Python's own way, an exception, would leave those ranks waiting that are inside MPI.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _leave_it_to_the_pipe(number: int, frame: object) -> None:
+    """Python must have a handler for the number to be written to the pipe."""

@@ -1,0 +1,77 @@
+"""`python -m faulty KIND RANK PLACE COMMAND...`: distnn.train, but one rank goes wrong at a place.
+
+The product knows nothing of this: functions of it are wrapped by name before its command starts.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from distnn.threads import default_to_one
+
+
+def go_wrong(kind: str) -> None:
+    """The fault itself; it must end the job, whatever happens on this rank afterwards."""
+    if kind == "exception":
+        raise RuntimeError("injected")
+    if kind == "exit":
+        sys.exit(0)
+    if kind == "_exit":
+        os._exit(0)
+    if kind == "sleep":
+        time.sleep(3600)
+    os.kill(os.getpid(), getattr(signal, kind))
+    time.sleep(0.5)  # where the signal stops or ends this process
+
+
+def wrap(module: str, path: str, fault: Callable[..., None]) -> None:
+    """Have `fault` called with the arguments of a function of distnn, before it."""
+    *outer, name = path.split(".")
+    holder = import_module(f"distnn.{module}")
+    for one in outer:
+        holder = getattr(holder, one)
+    inner = getattr(holder, name)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        fault(*args)
+        return inner(*args, **kwargs)
+
+    setattr(holder, name, wrapped)
+
+
+def main(kind: str, rank: int, place: str) -> None:
+    own = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0")))
+    calls = iter(range(1_000_000))
+
+    def after(number: int) -> Callable[..., None]:
+        def fault(*args: Any) -> None:
+            if own == rank and next(calls) == number:
+                go_wrong(kind)
+
+        return fault
+
+    if place == "start":
+        wrap("loading", "load", after(0))
+    elif place == "step":
+        wrap("session", "Session._back_propagate", after(7))
+    elif place == "evaluation":
+        wrap("evaluation", "Evaluation._sums", after(1))
+    elif rank == 0:  # in the middle of the second file
+        wrap("run.checkpoint", "_write_all", after(12))
+    else:  # writes no file, but all ranks have to hand over their states
+        wrap("session", "Session.collect_state", after(1))
+
+
+if __name__ == "__main__":
+    default_to_one()  # before the wrapped modules load numpy
+    kind, rank, place, *arguments = sys.argv[1:]
+    main(kind, int(rank), place)
+    from distnn.command import run
+    from distnn.train import train
+
+    sys.argv[1:] = arguments
+    run("train", train)

@@ -1,0 +1,111 @@
+"""A rank that goes wrong, in any way and at any place, ends the job, and nothing is lost.
+
+The table has every kind of fault on the first and the last rank at every place; the suite runs a
+part of it, and all of it with DISTNN_FAULTS=all. `pytest -s` prints each case with its time.
+
+DISTNN_OPENMPI is the bin directory of an environment with distnn and Open MPI, to run the same
+there.
+"""
+
+import itertools
+import os
+import re
+import shutil
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import datasets
+import pytest
+from safetensors.numpy import load_file
+
+from launch import ROOT, Result, mpirun, run_summary
+
+RANKS, LAST = 4, 3
+STALL = 5  # seconds of --stall-timeout
+KINDS = ("exception", "SIGKILL", "SIGSEGV", "SIGSTOP", "exit", "_exit")
+PLACES = ("start", "step", "checkpoint", "evaluation")
+SOME = [
+    ("exception", 0, "start"), ("exception", 0, "checkpoint"), ("exception", LAST, "step"),
+    ("SIGKILL", LAST, "checkpoint"), ("SIGSEGV", LAST, "evaluation"), ("SIGSTOP", LAST, "step"),
+    ("exit", 0, "evaluation"), ("_exit", 0, "step"),
+]  # fmt: skip
+ALL = list(itertools.product(KINDS, (0, LAST), PLACES))
+CASES = ALL if os.environ.get("DISTNN_FAULTS") == "all" else SOME
+OPENMPI = os.environ.get("DISTNN_OPENMPI")
+PYTHONS = {
+    "mpirun": sys.executable,
+    "openmpi": os.path.join(OPENMPI, "python") if OPENMPI else "",
+}
+ENV = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(ROOT)])}
+FLAGS = ["--batch-size", 50, "--slices", 8, "--hidden", 9, "--resume", "--stall-timeout", STALL]
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set, a run of two epochs, and the summary of one of six."""
+    folder = tmp_path_factory.mktemp("before")
+    data = datasets.classes(folder / "set.npz", test_rows=1100)
+    for epochs, name in ((2, "begun"), (6, "undisturbed")):
+        flags = ["--data", data, *FLAGS, "--epochs", epochs, "--run-dir", folder / name]
+        result = mpirun(RANKS, *flags)
+        assert result.code == 0, result.stderr
+    return folder
+
+
+def faulty(before: Path, folder: Path, launcher: str, *fault: object) -> tuple[Result, list[str]]:
+    """A run that goes on from two epochs until its fault, and the processes that it leaves."""
+    if not PYTHONS[launcher]:
+        pytest.skip("DISTNN_OPENMPI names no environment with Open MPI")
+    if not (folder / "run").exists():
+        shutil.copytree(before / "begun", folder / "run")
+    name = uuid.uuid4().hex
+    flags = ["--data", before / "set.npz", *FLAGS, "--epochs", 6, "--run-dir", folder / "run"]
+    result = mpirun(
+        RANKS, *fault, *flags, module="faulty", env=ENV | {"DISTNN_FAULT": name}, timeout=40,
+        python=PYTHONS[launcher],
+    )  # fmt: skip
+    until = time.monotonic() + 5
+    while (left := processes(name)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return result, left
+
+
+def processes(name: str) -> list[str]:
+    """Processes whose environment holds a name, with their command lines."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if name.encode() in (path / "environ").read_bytes():
+                found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue  # it ended in the meantime, or is not ours
+    return found
+
+
+@pytest.mark.parametrize("launcher", PYTHONS)
+@pytest.mark.parametrize(("kind", "rank", "place"), CASES)
+def test_a_fault_ends_the_job_and_is_recovered_from(
+    before: Path, tmp_path: Path, launcher: str, kind: str, rank: int, place: str
+) -> None:
+    result, left = faulty(before, tmp_path, launcher, kind, rank, place)
+    print(f"\n{launcher:8} {kind:10} rank {rank} {place:11} "
+          f"code {result.code:4}  {result.seconds:5.2f} s", end="")  # fmt: skip
+    told = f"exit code {result.code} in {result.seconds:.1f} s\n{result.stdout}\n{result.stderr}"
+    assert result.code != 0, told
+    assert result.seconds < 10 + (STALL if kind == "SIGSTOP" else 0), told
+    assert left == []
+    assert re.search(rf"rank {rank} on \S+ \(process \d+\) in ", result.stderr), told
+    assert len(re.findall(r"distnn: ", result.stderr)) == 1, told
+    assert result.stderr.count("Traceback") == (kind in ("exception", "exit")), told
+
+    newest = max((tmp_path / "run" / "checkpoints").glob("step-*.safetensors"))
+    assert {"W1", "W2"} <= load_file(newest).keys()
+    resumed = mpirun(
+        3, "--data", before / "set.npz", *FLAGS, "--epochs", 6, "--run-dir", tmp_path / "run"
+    )
+    assert resumed.code == 0, resumed.stderr
+    expected = run_summary(before / "undisturbed")
+    for key in ("weights_sha256", "optimizer_sha256", "test_accuracy"):
+        assert run_summary(tmp_path / "run")[key] == expected[key], key
