@@ -5,7 +5,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from launch import run_metrics, run_summary, train
+from launch import mpirun, run_metrics, run_summary, train
 
 FLAGS = {
     "adam": "--optimizer adam",
@@ -47,3 +47,38 @@ def test_resume_starts_a_run_that_is_not_there_and_leaves_a_finished_one(tmp_pat
     again = run_summary(tmp_path / "r")
     assert again["weights_sha256"] == first["weights_sha256"]
     assert again["steps"] == first["steps"]
+
+
+def test_another_kernel_is_told_in_one_line_and_the_run_goes_on(tmp_path: Path) -> None:
+    data = datasets.classes(tmp_path / "classes.npz")
+    command = ["--data", data, "--run-dir", tmp_path / "r", "--resume", "--slices", 2]
+    train(1, *command, "--epochs", 1)
+    told = []
+    for kernel in ("Nehalem", "Haswell"):  # at least one of them is not this machine's choice
+        epochs = 1 + len(told) + 1
+        env = {"OPENBLAS_CORETYPE": kernel}
+        result = mpirun(2, *command, "--epochs", epochs, "--progress", "off", env=env)
+        assert result.code == 0, result.stderr
+        told.append([line for line in result.stderr.splitlines() if "bits may differ" in line])
+    assert {len(lines) for lines in told} <= {0, 1}
+    assert any("blas_kernel" in line for lines in told for line in lines)
+    assert len(run_metrics(tmp_path / "r")) == 3
+
+
+@pytest.mark.parametrize("update", ["rank0", "sharded"])
+def test_a_run_by_mpis_own_sum_goes_on_and_says_what_it_depends_on(
+    tmp_path: Path, update: str
+) -> None:
+    data = datasets.classes(tmp_path / "classes.npz")
+    command = ["--data", data, "--run-dir", tmp_path / "r", "--resume", "--slices", 4,
+               "--reduce", "mpi", "--update", update]  # fmt: skip
+    said = [
+        mpirun(ranks, *command, "--epochs", epochs, "--progress", "off").stderr.splitlines()
+        for ranks, epochs in ((2, 2), (2, 3), (3, 4))
+    ]
+    assert [len([line for line in lines if "depend on the number of ranks" in line]) for lines in
+            said] == [1, 1, 1]  # fmt: skip
+    assert "the run was on 2 so far" in said[2][0]
+    summary = run_summary(tmp_path / "r")
+    assert (summary["reduce"], summary["ranks"], summary["depends_on_ranks"]) == ("mpi", 3, True)
+    assert len(run_metrics(tmp_path / "r")) == 4
