@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from .data.order import epoch_order
 from .errors import DivergenceError, InputError
 from .nn.backprop import SlicePass
+from .nn.cuts import CutPass
 from .nn.network import Network
 from .nn.optimizers import Optimizer
 from .nn.schedules import factor
-from .parallel.exchange import Exchange
+from .parallel.exchange import Exchange, Rule
 from .parallel.memory import SharedMemory
 from .parallel.ownership import Ownership
+from .parallel.panels import columns
 from .parallel.partition import slice_rows
 from .parallel.tally import LossTally
 from .parallel.team import Team
@@ -111,6 +113,7 @@ class Session:
             reduce=reduce,
             sharded=update == "sharded",
             clip_norm=clip_norm,
+            shapes=network.shapes,
         )
         self._pass: SlicePass
         self._gradients = [network.views(vector) for vector in self.exchange.vectors]
@@ -146,7 +149,7 @@ class Session:
         for name, vector in self.exchange.state.items():
             if self.team.is_first:
                 vector[:] = state[name]
-            if self.exchange.ownership.sharded:
+            if self.exchange.everywhere:
                 self.team.broadcast_among_leaders(vector)
         self.position = dataclasses.replace(position)
 
@@ -156,6 +159,7 @@ class Session:
 
     def close(self) -> None:
         """Give the shared memory back; the network keeps its weights in memory of its own."""
+        self.exchange.close()
         vector = self.exchange.weights.copy()
         self.team.node_comm.Barrier()
         self.network.place(vector)
@@ -170,7 +174,7 @@ class Session:
             self._order_memory.close()
             self._order = self._order_memory.array((len(samples),), np.intp)
             items = min(self.plan.batch_size, len(samples))
-            self._pass = SlicePass(self.network, -(-items // self.plan.slices))
+            self._pass = self._make_pass(-(-items // self.plan.slices))
             self._work_on.clear()
         if self.team.node_rank == 0:
             epoch_order(len(samples), self.plan.seed, self.position.epoch, self._order)
@@ -189,10 +193,14 @@ class Session:
         """
         start = self.position.step * self.plan.batch_size
         batch = self._order[start : start + self.plan.batch_size]
-        self._back_propagate(samples, batch)
         t = self.position.steps + 1
         self._rate = rate = self.learning_rate(t, steps_total)
-        word = self.exchange.step(self.optimizer.rule(t, rate, self.network.dtype), word)
+        rule = self.optimizer.rule(t, rate, self.network.dtype)
+        if self.exchange.overlap is None:
+            self._back_propagate(samples, batch)
+            word = self.exchange.step(rule, word)
+        else:
+            word = self._step_overlapped(samples, batch, rule, word)
         self.position.step += 1
         self.position.steps = t
         self.team.here.step(t)
@@ -223,6 +231,36 @@ class Session:
         self._work_on[items] = work
         return work
 
+    def _step_overlapped(
+        self, samples: Samples, batch: NDArray[np.intp], rule: Rule, word: int
+    ) -> int:
+        """The same, with the exchange beside the passes; the largest word of the step before."""
+        overlap, tasks = self.exchange.overlap, self.exchange.tasks
+        assert overlap is not None
+        assert isinstance(self._pass, CutPass)
+        largest = 0
+        work, step = self._work_on.get(len(batch)) or self._prepare(len(batch)), self.position.steps
+        for task, lo, hi, A0, T, dW, scale in work:
+            self._pass.announces = task is tasks[-1]
+            samples.gather(batch[lo:hi], A0, T)
+            loss = self._pass.forward(A0, T, (step, task.slice))
+            if self._pass.announces:
+                largest = overlap.begin(rule, word)
+            for _layer in self._pass.backward(dW, scale):
+                pass
+            self._tally.put(task.slice, loss)
+            if not self._pass.announces:
+                self.exchange.add_up(task)
+        self._tally.next_step()
+        return largest
+
+    def _make_pass(self, rows: int) -> SlicePass:
+        exchange = self.exchange
+        if exchange.overlap is None:
+            return SlicePass(self.network, rows)
+        cuts = columns(exchange.panels, len(self.network.shapes))
+        return CutPass(self.network, rows, cuts, exchange.overlap)
+
     def learning_rate(self, t: int, steps_total: int) -> float:
         """The learning rate of step t = 1, 2, ..."""
         course = factor(self.plan.schedule, t, steps_total, self.plan.warmup)
@@ -238,6 +276,7 @@ class Session:
         first = self.position.steps - len(losses) + 1
         for t, loss in enumerate(losses.tolist(), first):
             if not np.isfinite(loss):
+                self.exchange.settle()
                 what = f"the loss of step {t} is {loss}"
                 rate = self.learning_rate(t, steps_total)
                 raise DivergenceError(self._divergence(what, rate))
@@ -245,6 +284,7 @@ class Session:
 
     def end_epoch(self, samples: Samples, steps_total: int) -> float:
         """Close the epoch; its training loss, the mean over the items as they were trained on."""
+        self.exchange.settle()
         self.collect_losses(steps_total)
         loss = self.position.loss / len(samples)
         self.position.epoch += 1

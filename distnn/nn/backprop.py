@@ -101,13 +101,13 @@ class SlicePass:
         D = v.D
         v.out.sensitivity(self._T, D[layers], scale)
         for l in range(layers, 1, -1):
-            blas.product(v.At[l - 1], D[l], dW[l - 1])
+            self._gradient(l, v.At[l - 1], D[l], dW[l - 1])
             yield l
-            blas.product(D[l], self._transposed[l - 1], D[l - 1])
+            self._sensitivity_below(l, D[l], self._transposed[l - 1], D[l - 1])
             if self._dropped:
                 np.multiply(D[l - 1], v.M[l - 1], D[l - 1])
             self._h.times_derivative(D[l - 1], v.H[l - 1], v.Z[l - 1], v.space[l - 1])
-        blas.product(self._A0.T, D[1], dW[0])
+        self._gradient(1, self._A0.T, D[1], dW[0])
         yield 1
 
     def _to_last_net_input(self, A0: Array, dropout: tuple[int, int] | None) -> None:
@@ -120,7 +120,7 @@ class SlicePass:
             return
         A, last = A0, len(W)
         for l in range(1, last):
-            blas.product(A, W[l - 1], v.Z[l])
+            self._net_input(l, A, v.Z[l])
             self._h.value(v.Z[l], v.H[l], v.space[l])
             if self._dropped and dropout is not None:
                 self._dropout.draw(*dropout, l, v.M[l])
@@ -128,7 +128,18 @@ class SlicePass:
             else:
                 np.copyto(v.A_inner[l], v.H[l])
             A = v.A[l]
-        blas.product(A, W[last - 1], v.out.Z)
+        self._net_input(last, A, v.out.Z)
+
+    # the three products of a layer; `cuts.CutPass` makes them piece by piece
+
+    def _net_input(self, l: int, A: Array, out: Array) -> None:
+        blas.product(A, self._weights[l - 1], out)
+
+    def _gradient(self, l: int, At: Array, D: Array, dW: Array) -> None:
+        blas.product(At, D, dW)
+
+    def _sensitivity_below(self, l: int, D: Array, Wt: Array, out: Array) -> None:
+        blas.product(D, Wt, out)
 
     def _view(self, b: int) -> "_Views":
         if b not in self._views:

@@ -16,7 +16,9 @@ from .blocks import BLOCK, GRANULE, block_ranges, granule_range, norm, squares
 from .gates import Gates
 from .internode import InterNode
 from .memory import SharedMemory
+from .overlap import Overlap
 from .ownership import Ownership
+from .panels import cut
 from .reductions import REDUCTIONS
 
 Rule = Callable[[np.ndarray, np.ndarray, Sequence[np.ndarray], Sequence[np.ndarray]], None]
@@ -46,13 +48,18 @@ class Exchange:
         reduce: how gradients are added up, a name in `reductions.REDUCTIONS`.
         sharded: every rank updates its own part of the weights; else rank 0 updates all.
         clip_norm: the largest norm a gradient may have; None for no limit.
+        shapes: of the matrices that the vector holds one after the other. With them, and two
+            nodes, the exchange may go on beside the passes: see `overlap`.
 
     Attributes:
+        overlap: takes the place of `step` where it is not None. The norm of a gradient can only
+            be known when all of it is there, so that clipping excludes it.
+        panels: what it is told of, and asked for.
         weights: (n,) the weights, once per node.
         tasks: this rank's slices and what to add after each.
         vectors: this rank's gradient vectors (n,), numbered as in `tasks`.
-        state: the optimizer's state vectors (n,) by name, once per node if sharded, else on node
-            0. Only the node's own part of them is kept up to date.
+        state: the optimizer's state vectors (n,) by name, once per node: `everywhere`, or on node
+            0 alone. Only the node's own part of them is kept up to date.
         gradient_norm: norm of the last gradient before it was clipped, where it is clipped.
     """
 
@@ -67,6 +74,7 @@ class Exchange:
         reduce: str = "ordered",
         sharded: bool = False,
         clip_norm: float | None = None,
+        shapes: Sequence[tuple[int, int]] = (),
     ) -> None:
         team = memory.team
         self.team, self.clip_norm = team, clip_norm
@@ -74,15 +82,20 @@ class Exchange:
         self.ownership = own = Ownership(size, slices, team.node_ranks, sharded)
         self.gates = Gates(memory)
         self.weights = memory.array((size,), dtype)
-        held = size if sharded or team.node == 0 else 0  # node 0 collects it, others get it back
+        overlaps = bool(shapes) and team.nodes == 2 and clip_norm is None and reduce == "ordered"
+        self.everywhere = sharded or overlaps  # all nodes hold the state
+        held = size if self.everywhere or team.node == 0 else 0
         self.state = {name: memory.array((held,), dtype) for name in state}
         self._squares = memory.array((-(-size // GRANULE),), np.float64)
 
         self._reduction = REDUCTIONS[reduce](memory, own, dtype)
         self.tasks, self.vectors = self._reduction.tasks, self._reduction.vectors
         self._partial_sums = self._reduction.partial_sums
-        self._internode = InterNode(memory, own, self._partial_sums, self.weights)
-        self._blocks = self._plan_blocks()
+        self.panels = cut(shapes, self.weights.itemsize)
+        self.overlap = self._make_overlap(memory) if overlaps else None
+        if not overlaps:
+            self._internode = InterNode(memory, own, self._partial_sums, self.weights)
+            self._blocks = self._plan_blocks()
 
     def add_up(self, task: tree.SliceTask) -> None:
         """After a slice's gradient is in its vector: the additions that follow from it."""
@@ -110,8 +123,22 @@ class Exchange:
         self.gates.meet(alone=self._spread)
         return word
 
+    def settle(self) -> None:
+        """What is still on its way has arrived: all weights are the new ones. Collective."""
+        if self.overlap is not None:
+            self.overlap.flush()
+
+    def close(self) -> None:
+        """Before the memory is given back. Collective."""
+        if self.overlap is not None:
+            self.overlap.flush()
+            self.overlap.close()
+
     def collect_state(self) -> None:
         """Node 0 has the whole of the optimizer's state after this. Collective."""
+        if self.overlap is not None:
+            self.overlap.flush()
+            return
         parts = [self.ownership.node_part(node) for node in range(self.team.nodes)]
         for vector in self.state.values():
             self._internode.collect(vector, parts)
@@ -169,6 +196,13 @@ class Exchange:
         parts = [granule_range(*self.ownership.node_part(node)) for node in range(self.team.nodes)]
         self._internode.spread(self._squares, parts)
         return word
+
+    def _make_overlap(self, memory: SharedMemory) -> Overlap:
+        additions = [(self.vectors[a], self.vectors[b]) for a, b in self.tasks[-1].additions]
+        state = list(self.state.values())
+        return Overlap(
+            memory, self.ownership, self._partial_sums, self.weights, state, self.panels, additions
+        )
 
     def _plan_blocks(self) -> list[Block]:
         own = self.ownership

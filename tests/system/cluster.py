@@ -106,11 +106,15 @@ class Cluster:
         return environment() | tcp | {"DISTNN_CLUSTER": self.name}
 
     def start(
-        self, ranks: Sequence[int], *arguments: object, env: Mapping[str, str] | None = None
+        self,
+        ranks: Sequence[int],
+        *arguments: object,
+        env: Mapping[str, str] | None = None,
+        python: str = sys.executable,
     ) -> "subprocess.Popen[str]":
         """Start Python with these arguments on so many ranks of each host."""
         return subprocess.Popen(
-            self.command(ranks, sys.executable, *arguments),
+            self.command(ranks, python, *arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -125,10 +129,11 @@ class Cluster:
         *arguments: object,
         timeout: float = 60,
         env: Mapping[str, str] | None = None,
+        python: str = sys.executable,
     ) -> Result:
         """Run Python with these arguments; raises TimeoutError, with all processes ended."""
         start = time.perf_counter()
-        return self.finish(self.start(ranks, *arguments, env=env), start, timeout)
+        return self.finish(self.start(ranks, *arguments, env=env, python=python), start, timeout)
 
     def finish(self, process: "subprocess.Popen[str]", start: float, timeout: float) -> Result:
         """Wait for what `start` began; raises TimeoutError, with all processes ended."""
