@@ -42,6 +42,7 @@ from .mpi import MPI
 from .team import SHARED_MEMORY, Team
 
 INTERVAL = 0.5  # seconds between two looks
+HEARD_SECONDS = 0.2  # that the launcher has to pass a text on; it drops what it has not read
 ABORT_SECONDS = 5  # that MPI has to end a job; then the system ends this process
 TOGETHER_SECONDS = 5.0  # in which an error of all ranks rises on all of them
 RAISE_SECONDS = 6.0  # that a failure elsewhere has to rise on this rank as an exception
@@ -153,13 +154,13 @@ class Watch:
                 self._end(f"distnn: {place(line, self.host)} died; the job ends", 1, line[RANK])
 
     def _end(self, text: str, code: int, culprit: int) -> None:
-        if self.board.claim():
+        first = self.board.claim()
+        if first:
             tell(text)
-        elif self.ends_job:
-            time.sleep(ABORT_SECONDS)  # whoever tells it ends the job
         self.board.common[CODE] = code
         self.board.common[FAILED] = culprit + 1
-        if self.ends_job:
+        if self.ends_job:  # whoever told it does so, and not before the launcher has read it
+            time.sleep(HEARD_SECONDS if first else ABORT_SECONDS)
             end_job(code)
 
     def _suspects(self) -> list[memoryview]:
