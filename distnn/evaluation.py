@@ -94,7 +94,8 @@ class Evaluation:
             T = self.samples.T.astype(np.float64)  # (n, n_L)
             self._deviation = np.square(T - T.mean(axis=0)).sum(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return float(np.mean(1 - residual / self._deviation))
+            shares = np.where(self._deviation > 0, residual / self._deviation, np.nan)
+        return float(np.mean(1 - shares))
 
 
 def are_classes(network: Network, samples: Samples) -> bool:
