@@ -115,7 +115,7 @@ class Session:
             clip_norm=clip_norm,
             shapes=network.shapes,
         )
-        self._pass: SlicePass
+        self.passes: SlicePass
         self._gradients = [network.views(vector) for vector in self.exchange.vectors]
         self._work_on: dict[int, list[SliceWork]] = {}
         self._tally = LossTally(team, self.exchange.ownership)
@@ -174,7 +174,7 @@ class Session:
             self._order_memory.close()
             self._order = self._order_memory.array((len(samples),), np.intp)
             items = min(self.plan.batch_size, len(samples))
-            self._pass = self._make_pass(-(-items // self.plan.slices))
+            self.passes = self._make_pass(-(-items // self.plan.slices))
             self._work_on.clear()
         if self.team.node_rank == 0:
             epoch_order(len(samples), self.plan.seed, self.position.epoch, self._order)
@@ -210,7 +210,7 @@ class Session:
 
     def _back_propagate(self, samples: Samples, batch: NDArray[np.intp]) -> None:
         """The gradients of this rank's slices of the batch, added up as far as they are here."""
-        items, slice_pass, step = len(batch), self._pass, self.position.steps
+        items, slice_pass, step = len(batch), self.passes, self.position.steps
         work = self._work_on.get(items) or self._prepare(items)
         for task, lo, hi, A0, T, dW, scale in work:
             samples.gather(batch[lo:hi], A0, T)
@@ -226,7 +226,7 @@ class Session:
         work, scale = [], np.array(1 / items, self.network.dtype)
         for task in self.exchange.tasks:
             lo, hi = slice_rows(task.slice, self.plan.slices, items)
-            A0, T = self._pass.input(hi - lo), self._pass.target(hi - lo)
+            A0, T = self.passes.input(hi - lo), self.passes.target(hi - lo)
             work.append(SliceWork(task, lo, hi, A0, T, self._gradients[task.vector], scale))
         self._work_on[items] = work
         return work
@@ -237,19 +237,19 @@ class Session:
         """The same, with the exchange beside the passes; the largest word of the step before."""
         overlap, tasks = self.exchange.overlap, self.exchange.tasks
         assert overlap is not None
-        assert isinstance(self._pass, CutPass)
+        assert isinstance(self.passes, CutPass)
         largest = 0
         work, step = self._work_on.get(len(batch)) or self._prepare(len(batch)), self.position.steps
         for task, lo, hi, A0, T, dW, scale in work:
-            self._pass.announces = task is tasks[-1]
+            self.passes.announces = task is tasks[-1]
             samples.gather(batch[lo:hi], A0, T)
-            loss = self._pass.forward(A0, T, (step, task.slice))
-            if self._pass.announces:
+            loss = self.passes.forward(A0, T, (step, task.slice))
+            if self.passes.announces:
                 largest = overlap.begin(rule, word)
-            for _layer in self._pass.backward(dW, scale):
+            for _layer in self.passes.backward(dW, scale):
                 pass
             self._tally.put(task.slice, loss)
-            if not self._pass.announces:
+            if not self.passes.announces:
                 self.exchange.add_up(task)
         self._tally.next_step()
         return largest

@@ -147,6 +147,28 @@ class PredictSettings(_Plain):
     probabilities: bool = setting(False, "Write the network's outputs instead of class numbers")
 
 
+@dataclasses.dataclass(frozen=True)
+class BenchSettings(_Plain):
+    """What ``python -m distnn.bench`` can be told."""
+
+    networks: str = setting(
+        "784-30-10:16:sigmoid,784-128-10:64:sigmoid,784-512-512-10:256,784-2048-2048-10:1024",
+        "Widths, batch size and activation of each, relu if left out",
+        pattern=r"(\d+(-\d+)+:\d+(:[a-z-]+)?)(,\d+(-\d+)+:\d+(:[a-z-]+)?)*",
+        expects="WIDTHS:BATCH[:ACTIVATION], as 784-128-10:64:tanh, several with commas between",
+    )
+    optimizer: str = setting("sgd", "Rule of update", choices=OPTIMIZERS)
+    update: str = setting("rank0", "Who updates the weights", choices=UPDATES)
+    reduce: str = setting("ordered", "How gradients are added up", choices=REDUCTIONS)
+    blas: str = setting("auto", "Matrix products, as in training", choices=BLAS)
+    precision: str = setting("float32", "Floating-point numbers", choices=PRECISIONS)
+    slices: int | None = setting(
+        None, "Parts a batch is cut into; by default the number of ranks", least=1, most=LARGEST
+    )
+    seconds: float = setting(2.0, "About how long each network runs", above=0)
+    json: str | None = setting(None, "File to write all figures to")
+
+
 def parse_train(argv: Sequence[str]) -> Settings:
     """The settings of a training run: ``[CONFIG.toml] [--flag value ...]``, flags win.
 
@@ -180,6 +202,12 @@ def parse_predict(argv: Sequence[str]) -> PredictSettings:
     flags = parse_flags(PredictSettings, argv, "python -m distnn.predict", summary)
     _require(flags, {"run_dir": "RUN_DIR", "data": "--data", "output": "--output"})
     return PredictSettings(**flags)
+
+
+def parse_bench(argv: Sequence[str]) -> BenchSettings:
+    """The settings of a measurement; raises as `parse_train`."""
+    summary = "Measure a step: where its time goes, and how near it is to the machine's limit."
+    return BenchSettings(**parse_flags(BenchSettings, argv, "python -m distnn.bench", summary))
 
 
 def _require(flags: Mapping[str, Any], names: Mapping[str, str]) -> None:

@@ -1,0 +1,70 @@
+"""Measure a step on this machine: ``[mpirun -n N] python -m distnn.bench [--networks ...]``.
+
+For each network: the time of a step and what it is spent on, samples per second, and the limit
+that the machine sets.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .command import on_first, run
+
+if TYPE_CHECKING:
+    from .parallel.team import Team
+
+
+def bench(team: "Team", argv: Sequence[str]) -> None:
+    """Measure as the arguments say, on all ranks of the team."""
+    from .bits import agree_on_blas
+    from .measure.steps import Case, measure
+    from .nn import blas
+    from .run.fingerprint import fingerprint
+    from .run.settings import BenchSettings, parse_bench
+
+    told = on_first(team, lambda arguments: parse_bench(arguments).to_dict(), argv)
+    settings = BenchSettings.from_dict(told)
+    agree_on_blas(team, settings.blas)
+    figures = []
+    for case in Case.all_of(settings.networks):
+        figures.append(measure(team, case, settings))
+        if team.is_first:
+            print(_line(figures[-1], with_heading=len(figures) == 1), flush=True)
+    if settings.json:
+        report = {
+            "settings": told,
+            "fingerprint": fingerprint(blas.in_use()),
+            "figures": figures,
+        }
+        team.on_first(lambda: _write(str(settings.json), report))
+
+
+def _line(figures: Mapping[str, Any], with_heading: bool) -> str:
+    """One network's figures in microseconds; the parts are means over the ranks."""
+    microseconds = {
+        "step": figures["seconds"],
+        **figures["parts"],
+        "limit": figures["limit"],
+    }
+    name = f"{'-'.join(map(str, figures['layers']))}, {figures['batch']}"
+    cells = [f"{value * 1e6:11.1f}" for value in microseconds.values()]
+    line = f"{name:<24}{''.join(cells)}{figures['ratio']:7.2f}{figures['samples_per_second']:12.0f}"
+    if not with_heading:
+        return line
+    titles = "".join(f"{title:>11}" for title in microseconds)
+    ranks = f"{figures['ranks']} ranks, microseconds"
+    return f"{ranks:<24}{titles}{'ratio':>7}{'samples/s':>12}\n{line}"
+
+
+def _write(path: str, report: Mapping[str, Any]) -> None:
+    from .errors import InputError
+
+    try:
+        with open(path, "w") as file:
+            json.dump(report, file, indent=1)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", path) from None
+
+
+if __name__ == "__main__":
+    run("bench", bench)

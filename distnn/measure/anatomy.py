@@ -1,0 +1,59 @@
+"""A session taken apart: the same step, with a stopwatch around its organs.
+
+The organs are replaced from outside, and put back, so that a step that nobody measures has no
+hook in it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..nn import blas
+from ..parallel import ordered_sum
+from ..samples import Samples
+from ..session import Session
+from .stopwatch import Stopwatch
+
+PARTS = ("product", "elementwise", "wait", "sum", "update", "input", "rest")
+
+
+@contextmanager
+def opened(session: Session, samples: Samples) -> Iterator[Stopwatch]:
+    """Inside the context every step of the session is timed by its `PARTS`.
+
+    product: matrix products; elementwise: the rest of the two passes; wait: for other ranks, and
+    for their part of the work where one rank updates alone; sum: of gradients, messages included;
+    update: the optimizer's rule; input: the batch's rows; rest: what is between them.
+    """
+    watch = Stopwatch()
+    gates, exchange, passes = session.exchange.gates, session.exchange, session.passes
+    organs: list[tuple[Any, str, str]] = [
+        (blas, "product", "product"),
+        (passes, "forward", "elementwise"),
+        (gates, "await_all", "wait"),
+        (gates, "await_release", "wait"),
+        (exchange, "add_up", "sum"),
+        (exchange._reduction, "join", "sum"),
+        (exchange, "_reduce", "sum"),
+        (exchange, "_spread", "sum"),
+        (ordered_sum, "run", "sum"),
+        (samples, "gather", "input"),
+        (session, "step", "rest"),
+    ]
+    untimed = [(owner, name, vars(owner).get(name)) for owner, name, _ in organs]
+    for owner, name, part in organs:
+        setattr(owner, name, watch.around(part, getattr(owner, name)))
+    passes.backward = watch.around_steps("elementwise", passes.backward)  # type: ignore[method-assign]
+    rule = session.optimizer.rule
+
+    def timed_rule(*args: Any) -> Any:
+        return watch.around("update", rule(*args))
+
+    session.optimizer.rule = timed_rule  # type: ignore[assignment, method-assign]
+    watch.seconds |= dict.fromkeys(PARTS, 0.0)
+    try:
+        yield watch
+    finally:
+        del passes.backward, session.optimizer.rule
+        for owner, name, before in untimed:
+            delattr(owner, name) if before is None else setattr(owner, name, before)

@@ -1,0 +1,47 @@
+"""A session taken apart does the same, and is put together again."""
+
+import numpy as np
+import pytest
+
+from distnn.measure.anatomy import PARTS, opened
+from distnn.measure.limit import shapes
+from distnn.measure.steps import Bench, Case
+from distnn.nn import blas
+from distnn.nn.network import Network
+from distnn.parallel import ordered_sum
+from distnn.parallel.team import Team
+from distnn.run.settings import BenchSettings
+
+CASE = Case((12, 7, 5), 16, "tanh")
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("update", ["rank0", "sharded"])
+def test_same_weights_and_every_part_timed(update):
+    team = Team()
+    weights = []
+    for taken_apart in (False, True):
+        bench = Bench(team, CASE, BenchSettings(slices=8, update=update, optimizer="adam"))
+        organs = [vars(one).copy() for one in (bench.session, bench.session.exchange)]
+        functions = blas.product, ordered_sum.run
+        if taken_apart:
+            with opened(bench.session, bench.samples) as watch:
+                bench.run(300)
+            assert set(watch.seconds) == set(PARTS)
+            assert all(watch.seconds[part] > 0 for part in ("product", "elementwise", "input"))
+            assert [vars(one) for one in (bench.session, bench.session.exchange)] == organs
+            assert (blas.product, ordered_sum.run) == functions
+            assert "rule" not in vars(bench.session.optimizer)
+        else:
+            bench.run(300)
+        weights.append(bench.session.exchange.weights.copy())
+        bench.close()
+    assert np.array_equal(*weights)
+
+
+def test_products_of_a_pass():
+    network = Network([784, 30, 10])
+    assert shapes(network, 16) == [
+        (16, 785, 30), (785, 16, 30),
+        (16, 31, 10), (31, 16, 10), (16, 10, 30),
+    ]  # fmt: skip

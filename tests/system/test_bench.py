@@ -1,0 +1,31 @@
+"""The measuring command: one table, one JSON file, parts that add up to the step."""
+
+import json
+
+import pytest
+
+from launch import mpirun
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_bench(tmp_path, ranks):
+    file = tmp_path / "figures.json"
+    flags = ["--networks", "20-16-4:12:tanh,10-8-6-3:8", "--seconds", "0.1", "--json", str(file)]
+    job = mpirun(ranks, *flags, "--optimizer", "momentum", module="distnn.bench")
+    assert job.code == 0, job.stderr
+    assert job.stdout.count("\n") == 3  # a heading and a line for each network
+    report = json.loads(file.read_text())
+    assert report["settings"]["optimizer"] == "momentum"
+    assert [figures["layers"] for figures in report["figures"]] == [[20, 16, 4], [10, 8, 6, 3]]
+    for figures in report["figures"]:
+        assert figures["ranks"] == figures["slices"] == ranks
+        assert sum(figures["parts"].values()) == pytest.approx(figures["seconds"], rel=0.5)
+        assert figures["samples_per_second"] * figures["seconds"] == pytest.approx(figures["batch"])
+        assert figures["ratio"] == figures["seconds"] / figures["limit"] > 1
+
+
+def test_bad_input():
+    job = mpirun(2, "--networks", "20-16-4", module="distnn.bench")
+    assert job.code == 2
+    assert "--networks: '20-16-4'" in job.stderr
+    assert len(job.stderr.splitlines()) == 1
