@@ -235,7 +235,7 @@ def to_toml(settings: Settings) -> str:
 
 MAY_CHANGE = frozenset(
     {"epochs", "update", "keep", "checkpoint_every", "run_dir", "resume", "progress"}
-    | {"stall_timeout"}
+    | {"stall_timeout", "blas"}  # another BLAS may change bits, as another machine may: it is told
 )
 
 
@@ -252,7 +252,7 @@ def merge_resumed(recorded: Settings, given: Settings) -> Settings:
         old, new = getattr(recorded_full, name), getattr(given_full, name)
         if name in {"run_dir", "resume", "progress"}:
             changes[name] = new
-        elif name not in given.given or old == new:
+        elif name not in given.given or new in (old, "auto"):  # auto: what the run chose
             continue
         elif name not in MAY_CHANGE:
             what = f"{new} was given, but the run was started with {old}"

@@ -34,11 +34,17 @@ def test_resumed_refuses_what_would_change_the_result(argv):
 
 
 @pytest.mark.parametrize(
-    "argv", [["--update", "sharded"], ["--keep", "5"], ["--checkpoint-every", "7s"]], ids=" ".join
+    "argv",
+    [["--update", "sharded"], ["--keep", "5"], ["--checkpoint-every", "7s"], ["--blas", "numpy"]],
+    ids=" ".join,
 )
 def test_resumed_may_change_what_leaves_the_result(argv):
     name = argv[0].removeprefix("--").replace("-", "_")
     assert str(getattr(merge_resumed(Settings(), parse_train(argv)), name)) == argv[1]
+
+
+def test_auto_means_what_the_run_chose():
+    assert merge_resumed(Settings(blas="mkl"), parse_train(["--blas", "auto"])).blas == "mkl"
 
 
 def test_the_same_relative_path_of_data_resumes(tmp_path, monkeypatch):

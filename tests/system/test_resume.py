@@ -40,6 +40,8 @@ def test_resume_starts_a_run_that_is_not_there_and_leaves_a_finished_one(tmp_pat
         "--run-dir",
         tmp_path / "r",
         "--resume",
+        "--blas",
+        "auto",
     ]
     train(2, *command)
     first = run_summary(tmp_path / "r")
