@@ -45,6 +45,7 @@ INTERVAL = 0.5  # seconds between two looks
 HEARD_SECONDS = 0.2  # that the launcher has to pass a text on; it drops what it has not read
 ABORT_SECONDS = 5  # that MPI has to end a job; then the system ends this process
 TOGETHER_SECONDS = 5.0  # in which an error of all ranks rises on all of them
+AFAR = 10  # stall timeouts that a node waits whose own ranks have all arrived
 RAISE_SECONDS = 6.0  # that a failure elsewhere has to rise on this rank as an exception
 PAGE = 4096  # bytes between two looks, of which reading the counters takes some hundred
 BUSY = 0.02  # of the time between two looks: a process that computes so much is at work
@@ -133,7 +134,7 @@ class Watch:
             now = [(line[PHASE], line[STEP], line[MOVES]) for line in self.board.lines()]
             still = still + passed if now == seen else 0.0
             seen = now
-            if still >= self._here.stall_timeout:
+            if still >= self._here.stall_timeout * (AFAR if self._wait_for_others() else 1):
                 self._end(self._stall(still), 1, self._suspects()[0][RANK])
                 still = 0.0
             if self.team.size > 1 and os.getppid() != self._parent:
@@ -162,6 +163,10 @@ class Watch:
         if self.ends_job:  # whoever told it does so, and not before the launcher has read it
             time.sleep(HEARD_SECONDS if first else ABORT_SECONDS)
             end_job(code)
+
+    def _wait_for_others(self) -> bool:
+        """Whether all of this node have arrived, so that another node knows whom to wait for."""
+        return self.team.nodes > 1 and all(line[WAITING] for line in self.board.lines())
 
     def _suspects(self) -> list[memoryview]:
         """Whom the others wait for: who has not arrived, or, if all have, the leader."""

@@ -1,0 +1,221 @@
+"""Hostile files in numbers: `python tests/fuzz.py [INPUTS]`, by default 10,000.
+
+Sound config files, CSV tables, IDX and npz files are damaged in random ways, repeatably, and read
+as the commands read them. Each must be accepted, or refused in one line; another exception, more
+than 5 seconds or more than 2 GB of memory fail. Then 500 checkpoints are
+damaged: each must be refused, and the one before it be found, or give what was written.
+"""
+
+import collections
+import gzip
+import io
+import json
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from distnn.building import resolve
+from distnn.data import fill, open_data
+from distnn.errors import InputError
+from distnn.loading import Loader
+from distnn.run import checkpoint
+from distnn.run.settings import Settings, parse_train, to_toml
+
+SECONDS, MEMORY = 5, 2 << 30
+CHECKPOINTS = 500
+Draw = np.random.Generator
+
+HOUSES = b"area,rooms,price\n" + b"".join(
+    b"%d,%d,%d.5\n" % (40 + i, i % 5, 7 * i) for i in range(9)
+)
+TOKENS = [
+    b"nan", b"inf", b"1e999", b"-", b'"', b"\0", b"\n", b"\r", b",", b"[", b"]", b"{", b"=", b";",
+    b"9" * 400, b"\xff\xfe", b"'", b"#", b"= 1\n", b"../", b"\xef\xbb\xbf", b"\t",
+]  # fmt: skip
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An IDX file of unsigned bytes."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
+
+
+def npz() -> bytes:
+    file = io.BytesIO()
+    x = np.arange(60.0).reshape(20, 3)
+    np.savez(file, x_train=x, y_train=np.arange(20) % 3, x_test=x[:5], y_test=np.arange(5) % 3)
+    return file.getvalue()
+
+
+def damaged(draw: Draw, sound: bytes) -> bytes:
+    """`sound` with one to four bytes, tokens, gaps, repetitions, cuts or large numbers put in."""
+    content = bytearray(sound)
+    for _ in range(draw.integers(1, 5)):
+        at = int(draw.integers(0, len(content) + 1))
+        end = min(len(content), at + int(draw.geometric(0.2)))
+        match int(draw.integers(0, 7)):
+            case 0:
+                content[at:end] = draw.bytes(end - at)
+            case 1:
+                content[at:at] = TOKENS[draw.integers(len(TOKENS))]
+            case 2:
+                del content[at:end]
+            case 3:
+                content[at:at] = content[at:end] * int(draw.integers(1, 50))
+            case 4:
+                del content[at:]
+            case 5:
+                content[at : at + 4] = (2 ** int(draw.integers(7, 32)) - 1).to_bytes(4, "big")
+            case _:
+                other = int(draw.integers(0, len(content) + 1))
+                content[at:end] = content[other : other + end - at]
+    return bytes(content)
+
+
+def read_config(folder: Path, content: bytes) -> Path:
+    path = folder / "config.toml"
+    path.write_bytes(content)
+    settings = parse_train([str(path)])
+    settings.check()
+    resolve(settings, Loader.open(open_data("digits"), settings.output, settings.loss).shape())
+    return path
+
+
+def read_data(path: Path) -> None:
+    source = open_data(str(path))
+    loader = Loader.open(source, None, None)
+    shape = loader.shape()
+    for rows in filter(None, (source.x_train, source.x_test)):
+        fill(rows, np.empty((len(rows), 1 + shape.features), np.float32))
+
+
+def read_csv(folder: Path, content: bytes) -> None:
+    (folder / "set.csv").write_bytes(content)
+    read_data(folder / "set.csv")
+
+
+def read_npz(folder: Path, content: bytes) -> None:
+    (folder / "set.npz").write_bytes(content)
+    read_data(folder / "set.npz")
+
+
+def read_idx(folder: Path, content: bytes) -> None:
+    (folder / "idx").mkdir(exist_ok=True)
+    for path in (folder / "idx").iterdir():
+        path.unlink()
+    packed = ".gz" if content[:2] == b"\x1f\x8b" else ""
+    (folder / "idx" / f"train-images-idx3-ubyte{packed}").write_bytes(content)
+    (folder / "idx" / "train-labels-idx1-ubyte").write_bytes(idx(np.arange(20) % 3))
+    read_data(folder / "idx")
+
+
+IMAGES = idx(np.arange(20 * 3 * 3).reshape(20, 3, 3) % 256)
+SETTINGS = Settings(hidden=[3, 4], optimizer="momentum", clip_norm=1.0, slices=2)
+CONFIG = to_toml(SETTINGS).encode()
+KINDS: list[tuple[str, bytes, Callable[[Path, bytes], object]]] = [
+    ("config", CONFIG, read_config),
+    ("csv", HOUSES, read_csv),
+    ("idx", IMAGES, read_idx),
+    ("idx.gz", gzip.compress(IMAGES, mtime=0), read_idx),
+    ("npz", npz(), read_npz),
+]
+
+
+def fuzz(inputs: int, folder: Path) -> None:
+    """Read so many damaged files of all kinds."""
+    for name, sound, read in KINDS:
+        read(folder, sound)
+        outcomes: collections.Counter[str] = collections.Counter()
+        slowest = 0.0
+        for number in range(inputs // len(KINDS)):
+            content = damaged(np.random.default_rng([number, len(name)]), sound)
+            signal.alarm(SECONDS)
+            start = time.perf_counter()
+            try:
+                read(folder, content)
+                outcomes["accepted"] += 1
+            except InputError as error:
+                outcomes["refused"] += 1
+                if len(str(error).splitlines()) != 1:
+                    raise AssertionError(f"{name} {number}: not one line: {error!r}") from error
+            except BaseException:
+                print(f"{name} {number}: {content!r}")
+                raise
+            signal.alarm(0)
+            slowest = max(slowest, time.perf_counter() - start)
+        print(f"{name:8} {dict(outcomes)}, slowest {1000 * slowest:.0f} ms")
+
+
+def changed_header(draw: Draw, content: bytes) -> bytes:
+    """A checkpoint whose tensors are swapped, retyped, reshaped or moved in the header."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    names = [name for name in header if name != "__metadata__"]
+    one, two = draw.choice(names, 2, replace=False)
+    match int(draw.integers(0, 5)):
+        case 0:
+            header[one], header[two] = header[two], header[one]
+        case 1:
+            header[one]["dtype"] = str(draw.choice(["F16", "F32", "F64", "I64", "U8", "X"]))
+        case 2:
+            header[one]["shape"] = [int(2 ** draw.integers(0, 60)), 2]
+        case 3:
+            header[one]["data_offsets"][1] += int(draw.integers(-(2**40), 2**40))
+        case _:
+            header[one + "x"] = header.pop(one)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+def checkpoints(folder: Path) -> None:
+    """Damage the newer of two checkpoints; what is found must be one of the two, as written."""
+    draw = np.random.default_rng(0)
+    written = []
+    for step in (10, 20):
+        tensors = {name: draw.normal(size=(5, 4)).astype("f4") for name in ("W1", "W2")}
+        tensors["optimizer.m"] = draw.normal(size=40)
+        name = checkpoint.step_name(step)
+        written.append((checkpoint.write(folder, name, tensors, {"step": step}), tensors))
+    newer = written[1][0]
+    sound = newer.read_bytes()
+    outcomes: collections.Counter[str] = collections.Counter()
+    for number in range(CHECKPOINTS):
+        draw = np.random.default_rng([number, 99])
+        if number % 3 == 0:
+            content = changed_header(draw, sound)
+        elif number % 3 == 1:
+            content = bytearray(sound)
+            content[draw.integers(len(sound))] ^= 1 << draw.integers(8)
+        else:
+            content = damaged(draw, sound)
+        newer.write_bytes(content)
+        named: list[checkpoint.CheckpointError] = []
+        signal.alarm(SECONDS)
+        found = checkpoint.newest(folder, named.append)
+        signal.alarm(0)
+        assert found is not None
+        path, tensors = written[0] if named else written[1]
+        assert found.path == path
+        assert all(str(error).startswith(str(newer)) for error in named)
+        assert found.tensors.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            assert np.array_equal(found.tensors[name], tensor)
+        outcomes["refused, the one before is used" if named else "as written"] += 1
+    print(f"checkpoints {dict(outcomes)}")
+
+
+def main(inputs: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    with tempfile.TemporaryDirectory() as folder:
+        fuzz(inputs, Path(folder))
+        checkpoints(Path(folder) / "checkpoints")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
