@@ -51,7 +51,8 @@ class InterNode:
             return
         ordered_sum.run(self._additions)
         requests = self._receive() + self._send()
-        MPI.Request.Waitall(requests)
+        with self.team.here.waiting():
+            MPI.Request.Waitall(requests)
 
     def spread_weights(self) -> None:
         """Leader: every node's part of the weights to every node."""
@@ -63,11 +64,13 @@ class InterNode:
         if not self._others or self.team.leaders is None:
             return
         if not self.ownership.sharded:
-            self.team.leaders.Bcast(vector)
+            with self.team.here.waiting():
+                self.team.leaders.Bcast(vector)
             return
         counts = [last - first for first, last in parts]
         starts = [first for first, _ in parts]
-        self.team.leaders.Allgatherv(MPI.IN_PLACE, [vector, (counts, starts)])
+        with self.team.here.waiting():
+            self.team.leaders.Allgatherv(MPI.IN_PLACE, [vector, (counts, starts)])
 
     def collect(self, vector: np.ndarray, parts: list[tuple[int, int]]) -> None:
         """Each node's part of `vector` to the first node."""
@@ -76,14 +79,16 @@ class InterNode:
         first, last = parts[self.team.node]
         whole = [vector, ([hi - lo for lo, hi in parts], [lo for lo, _ in parts])]
         own = MPI.IN_PLACE if self.team.node == 0 else vector[first:last]
-        self.team.leaders.Gatherv(own, whole if self.team.node == 0 else None)
+        with self.team.here.waiting():
+            self.team.leaders.Gatherv(own, whole if self.team.node == 0 else None)
 
     def largest(self, word: int) -> int:
         """Leader: the largest of all leaders' words."""
         if not self._others or self.team.leaders is None:
             return word
         words = np.array(word, np.int64)
-        self.team.leaders.Allreduce(MPI.IN_PLACE, words, MPI.MAX)
+        with self.team.here.waiting():
+            self.team.leaders.Allreduce(MPI.IN_PLACE, words, MPI.MAX)
         return int(words)
 
     @staticmethod

@@ -61,7 +61,7 @@ class Mpi:
     """
 
     def __init__(self, memory: SharedMemory, own: Ownership, dtype: Any) -> None:
-        self._comm = memory.team.comm
+        self._comm, self._here = memory.team.comm, memory.team.here
         lo, hi = own.run(memory.team.rank)
         tasks, count = tree.slice_tasks(0, hi - lo, hi - lo)
         self.tasks = [task._replace(slice=lo + task.slice) for task in tasks]
@@ -70,7 +70,8 @@ class Mpi:
 
     def join(self) -> None:
         """The sum over all ranks, in every rank's own vector."""
-        self._comm.Allreduce(MPI.IN_PLACE, self.vectors[0])
+        with self._here.waiting():
+            self._comm.Allreduce(MPI.IN_PLACE, self.vectors[0])
 
 
 REDUCTIONS: dict[str, type[Ordered] | type[Mpi]] = {"ordered": Ordered, "mpi": Mpi}
