@@ -41,7 +41,7 @@ ReturnToService=2
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
-KillWait=20
+KillWait=5
 NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs=4
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
@@ -88,7 +88,7 @@ class Slurm:
         if len(self._daemons) > 1:
             subprocess.run(["scancel", "--user=root"], env=self.environment, timeout=20)
             with contextlib.suppress(TimeoutError):
-                self._until(lambda: not self.run("squeue", "--noheader"), 10)
+                self.until(lambda: not self.run("squeue", "--noheader"), 10)
         for daemon in reversed(self._daemons):
             daemon.terminate()
         for daemon in reversed(self._daemons):
@@ -125,7 +125,7 @@ class Slurm:
     def wait(self, job: int, states: tuple[str, ...] = ("COMPLETED",), timeout: float = 60) -> None:
         """Wait until the job is in one of these states; TimeoutError with what it is else."""
         try:
-            self._until(lambda: self.state(job)["JobState"] in states, timeout)
+            self.until(lambda: self.state(job)["JobState"] in states, timeout)
         except TimeoutError:
             raise TimeoutError(f"job {job} is {self.state(job)}") from None
 
@@ -144,12 +144,12 @@ class Slurm:
             f"--socket={folder}/munge.socket", f"--pid-file={folder}/munged.pid",
             f"--log-file={folder}/munged.log", f"--seed-file={folder}/munged.seed",
         )  # fmt: skip
-        self._until((folder / "munge.socket").exists, 10)
+        self.until((folder / "munge.socket").exists, 10)
         self._daemon("slurmctld", "-D", "-i")
         for number in range(1, NODES + 1):
             (folder / f"spool-n{number}").mkdir()
             self._daemon("slurmd", "-D", "-N", f"n{number}")
-        self._until(self._ready, 20)
+        self.until(self._ready, 20)
 
     def _ready(self) -> bool:
         try:
@@ -166,7 +166,8 @@ class Slurm:
             )
         self._daemons.append(daemon)
 
-    def _until(self, condition: Callable[[], bool], seconds: float) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Wait for a condition; TimeoutError with what the daemons said."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:

@@ -4,6 +4,7 @@ The hosts are network namespaces; see cluster.py for what that needs.
 """
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,43 @@ def test_a_run_goes_on_with_other_hosts(four_hosts: Cluster, tmp_path: Path) -> 
             four_hosts, ranks, *args, "--epochs", epochs, "--run-dir", tmp_path / "run", "--resume"
         )
     assert outcome(tmp_path / "run") == outcome(tmp_path / "straight")
+
+
+def test_a_lost_host_ends_the_job_and_the_rest_goes_on(two_hosts: Cluster, tmp_path: Path) -> None:
+    data = datasets.classes(tmp_path / "classes.npz")
+    flags = ["--data", data, "--slices", 4, "--batch-size", 20, "--checkpoint-every", 20]
+    train(1, *flags, "--epochs", 300, "--run-dir", tmp_path / "one")
+    args = [*flags, "--epochs", 300, "--run-dir", tmp_path / "run", "--resume"]
+    stall = 5
+    process = two_hosts.start([2, 2], "-m", "distnn.train", *args, "--stall-timeout", stall)
+    begun = time.perf_counter()
+    while len(metrics_so_far(tmp_path / "run")) < 50 and time.perf_counter() < begun + 40:
+        time.sleep(0.05)
+    two_hosts.unplug(2)
+    two_hosts.kill(2)
+    lost = time.perf_counter()
+    result = two_hosts.finish(process, lost, 60)
+    assert result.code not in (0, 2, 3, 75)
+    assert result.seconds < stall + 15, result
+    assert f"nothing moved for {stall} s" in result.stderr
+    assert "on host1" in result.stderr
+    assert "waits for other nodes" in result.stderr
+    done = len(metrics_so_far(tmp_path / "run"))
+    assert 0 < done < 300
+    train_on(two_hosts, [3], *args)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "one")
+
+
+def metrics_so_far(run_dir: Path) -> list[str]:
+    return run_metrics(run_dir) if (run_dir / "metrics.jsonl").exists() else []
+
+
+def test_the_doctor_looks_at_both_hosts(two_hosts: Cluster) -> None:
+    result = two_hosts.mpirun([2, 1], "-m", "distnn.doctor")
+    assert result.code == 0, result.stderr
+    assert result.stderr == ""
+    assert "3 ranks on 2 nodes" in result.stdout
+    assert "node 1 (host2): ranks 2 to 2" in result.stdout
+    speed = [line for line in result.stdout.splitlines() if line.startswith("node 0 to node 1: ")]
+    assert 50 < float(speed[0].split(", ")[1].removesuffix(" MB/s")) < 126  # a link of 1 Gbit/s
+    assert result.seconds < 15
