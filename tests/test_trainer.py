@@ -46,7 +46,7 @@ def fitted(X: Any, T: Any, epochs: int = 2, comm: Any = None, **options: Any) ->
 
 
 @pytest.mark.mpi
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(n=st.integers(1, 40), more=st.integers(0, 5))
 def test_the_gradient_of_a_batch_is_the_mean_over_its_items(n: int, more: int) -> None:
     net, slices = network(), WORLD.size + more
@@ -288,7 +288,7 @@ def test_soft_labels_pull_towards_their_mean() -> None:
     X = np.zeros((40, 4))
     soft = np.tile([0.7, 0.2, 0.1], (40, 1))
     net = network()
-    Trainer(net, Adam(0.05), batch_size=40, slices=4).fit(X, soft, epochs=300)
+    Trainer(net, Adam(0.1), batch_size=40, slices=4).fit(X, soft, epochs=150)
     np.testing.assert_allclose(net.forward(X[:1])[0], [0.7, 0.2, 0.1], atol=2e-3)
 
 
@@ -297,8 +297,8 @@ def test_regression_with_several_outputs() -> None:
     X = rows(200)
     T = np.stack([X[:, 0] + 2, X[:, 1] * 3], axis=1)  # linear: to be found exactly
     net = network(layers=[4, 2], output="identity", loss="squared-error")
-    trainer = Trainer(net, Adam(0.05), batch_size=50, slices=4)
-    history = trainer.fit(X, T, epochs=200, test=(X, T))
+    trainer = Trainer(net, SGD(0.1), batch_size=50, slices=4)
+    history = trainer.fit(X, T, epochs=20, test=(X, T))
     W = np.zeros((5, 2))
     W[0, 0], W[1, 0], W[2, 1] = 2, 1, 3
     np.testing.assert_allclose(net.weights[0], W, atol=1e-3)
@@ -322,7 +322,7 @@ def test_two_classes_with_a_single_sigmoid_output() -> None:
     X = rows(200)
     T = (X[:, 0] > 0).astype(int)
     net = network(layers=[4, 1], output="sigmoid", loss="binary-cross-entropy")
-    history = Trainer(net, Adam(0.1), batch_size=50, slices=4).fit(X, T, 30, test=(X, T))
+    history = Trainer(net, Adam(0.1), batch_size=50, slices=4).fit(X, T, 15, test=(X, T))
     assert history[-1]["test_accuracy"] == np.mean(net.predict(X) == T)
     assert history[-1]["test_accuracy"] > 0.97
 
@@ -361,10 +361,9 @@ def test_any_number_of_trainers() -> None:
     Trainer(net, SGD(0.1), batch_size=4, slices=8).fit(X, T, 1)
 
 
-@pytest.mark.mpi
 def test_any_number_of_communicators() -> None:
     for _ in range(800):
-        comm = WORLD.Dup()
+        comm = SELF.Dup()
         Trainer(network(), comm=comm, slices=8)
         comm.Free()
 
@@ -427,14 +426,22 @@ WRONG_ARRAYS: dict[str, tuple[Any, Any, str]] = {
 @pytest.mark.parametrize("case", WRONG_ARRAYS)
 def test_arrays_that_do_not_fit_are_an_error_on_every_rank(case: str, partitioned: bool) -> None:
     X, T, words = WRONG_ARRAYS[case]
-    net = network()
-    trainer = Trainer(net, batch_size=8, slices=5)
+    trainer = Trainer(network(), batch_size=8, slices=5)
     with pytest.raises(InputError, match=words):
         trainer.fit(X, T, 1, partitioned=partitioned)
-    with pytest.raises(InputError, match=words):
-        trainer.fit(*GOOD, 1, test=(X, T))
-    trainer.fit(*GOOD, 1)  # nothing is broken
-    fresh = network()
+    if not partitioned:
+        with pytest.raises(InputError, match=words):
+            trainer.fit(*GOOD, 1, test=(X, T))
+
+
+@pytest.mark.mpi
+def test_after_an_error_nothing_is_broken() -> None:
+    net, fresh = network(), network()
+    trainer = Trainer(net, batch_size=8, slices=5)
+    for X, T, _ in WRONG_ARRAYS.values():
+        with pytest.raises(InputError):
+            trainer.fit(X, T, 1)
+    trainer.fit(*GOOD, 1)
     Trainer(fresh, batch_size=8, slices=5).fit(*GOOD, 1)
     assert bits(net) == bits(fresh)
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.mpi
 def test_after_a_meeting_everyone_sees_what_everyone_wrote(memory: SharedMemory) -> None:
     gates, me, size = Gates(memory), memory.team.node_rank, memory.team.node_size
     board = memory.array((2, size), np.int64)
-    for turn in range(1, 400):
+    for turn in range(1, 60):
         board[turn % 2, me] = turn * (me + 1)
         gates.meet()
         assert np.array_equal(board[turn % 2], turn * np.arange(1, size + 1)), turn
@@ -30,7 +30,7 @@ def test_the_leader_works_alone_while_the_others_wait(memory: SharedMemory) -> N
         board[size] = board[:size].sum()
         return word
 
-    for turn in range(200):
+    for turn in range(30):
         board[me] = turn + me
         gates.meet(alone=total)
         assert board[size] == size * turn + size * (size - 1) // 2
@@ -47,7 +47,7 @@ def test_words(memory: SharedMemory) -> None:
 
 def test_arrive_and_release_as_two_halves(memory: SharedMemory) -> None:
     gates, me, size = Gates(memory), memory.team.node_rank, memory.team.node_size
-    for turn in range(50):
+    for turn in range(20):
         gates.arrive(me)
         if gates.is_leader:
             assert gates.await_all() == size - 1
