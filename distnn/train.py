@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 
 def train(team: "Team", argv: Sequence[str]) -> None:
     """Train as the arguments say, on all ranks of the team."""
+    started = time.perf_counter()
+    desk, told = _open_desk(team, argv)
+    try:
+        _train(team, desk, told, started)
+    finally:
+        if desk is not None:
+            desk.logbook.directory.release()
+
+
+def _train(team: "Team", desk: "Desk | None", told: dict[str, Any], started: float) -> None:
     from .bits import told_of_mixed_ranks
     from .building import build_network, build_optimizer, build_trainer
     from .loading import Shape, load
@@ -27,8 +37,6 @@ def train(team: "Team", argv: Sequence[str]) -> None:
     from .run.settings import Settings
     from .session import Position, needed_bytes
 
-    started = time.perf_counter()
-    desk, told = _open_desk(team, argv)
     settings, shape = Settings.from_dict(told["settings"]), Shape(**told["shape"])
     position = Position(**told["position"])
     team.here.stall_timeout = settings.stall_timeout

@@ -283,7 +283,6 @@ def test_the_callers_arrays_stay_as_they_are() -> None:
     assert np.array_equal(T, classes(20))
 
 
-@pytest.mark.mpi
 def test_soft_labels_pull_towards_their_mean() -> None:
     X = np.zeros((40, 4))
     soft = np.tile([0.7, 0.2, 0.1], (40, 1))
@@ -317,7 +316,6 @@ def test_one_target_per_row_may_be_a_vector_or_a_column() -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.mpi
 def test_two_classes_with_a_single_sigmoid_output() -> None:
     X = rows(200)
     T = (X[:, 0] > 0).astype(int)
@@ -352,7 +350,6 @@ def test_too_little_shared_memory_is_told_and_gives_the_same_bits(
     assert len(told) == (1 if WORLD.rank == 0 else 0)
 
 
-@pytest.mark.mpi
 def test_any_number_of_trainers() -> None:
     X, T = rows(4), classes(4)
     for _ in range(800):  # MPICH has some 2,000 communicators in all

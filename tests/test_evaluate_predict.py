@@ -1,0 +1,166 @@
+"""The commands evaluate and predict on one rank: units, formats, names of columns."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distnn.errors import InputError
+from distnn.evaluate import evaluate
+from distnn.parallel import team as team_module
+from distnn.parallel.mpi import MPI
+from distnn.parallel.team import Team
+from distnn.predict import predict
+from distnn.train import train
+
+SHORT = ("--hidden", "5", "--slices", "1", "--batch-size", "16", "--progress", "off")
+
+
+def on_one_rank(command: Callable[[Team, list[str]], None], *words: object) -> None:
+    command(Team(MPI.COMM_SELF), [str(word) for word in words])
+
+
+def table(path: Path) -> tuple[list[str], np.ndarray]:
+    with open(path, newline="") as file:
+        lines = list(csv.reader(file))
+    return lines[0], np.array(lines[1:], float)
+
+
+@pytest.fixture(scope="module")
+def houses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A csv file with two targets in units of their own, both linear in the features."""
+    tmp_path = tmp_path_factory.mktemp("houses")
+    draw = np.random.default_rng(0)
+    area, age = draw.uniform(30, 200, 120), draw.uniform(0, 80, 120)
+    lines = [f"{a:.3f},{b:.3f},{2e5 + 3e3 * a:.3f},{0.5 - 1e-3 * b:.6f}"
+             for a, b in zip(area, age, strict=True)]  # fmt: skip
+    (tmp_path / "h.csv").write_text("\n".join(["area,age,price,tax", *lines]) + "\n")
+    on_one_rank(
+        train, "--data", tmp_path / "h.csv", "--target", "price,tax", "--run-dir", tmp_path / "r",
+        "--epochs", 200, "--learning-rate", 0.02, "--precision", "float64", *SHORT,
+        "--checkpoint-every", 200,
+    )  # fmt: skip
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tmp_path = tmp_path_factory.mktemp("classes")
+    x = np.random.default_rng(0).normal(size=(90, 3))
+    y = np.argmax(x, axis=1)
+    np.savez(tmp_path / "c.npz", x_train=x, y_train=y, x_test=x[:50], y_test=y[:50])
+    np.save(tmp_path / "x.npy", x[:50])
+    on_one_rank(
+        train, "--data", tmp_path / "c.npz", "--run-dir", tmp_path / "r", "--epochs", 9, *SHORT
+    )
+    return tmp_path
+
+
+def test_real_targets_are_predicted_in_their_own_units(houses: Path) -> None:
+    on_one_rank(predict, houses / "r", "--data", houses / "h.csv", "--output", houses / "p.csv")
+    names, predicted = table(houses / "p.csv")
+    assert names == ["price", "tax"]
+    _, rows = table(houses / "h.csv")
+    assert np.abs(predicted[:, 0] - rows[:, 2]).mean() < 0.05 * rows[:, 2].std()
+    assert np.abs(predicted[:, 1] - rows[:, 3]).mean() < 0.05 * rows[:, 3].std()
+
+
+def test_columns_are_found_by_name(houses: Path) -> None:
+    _, rows = table(houses / "h.csv")
+    shuffled = np.c_[rows[:, 1], np.zeros(len(rows)), rows[:, 0]]  # age, another one, area
+    text = "\n".join(",".join(f"{v:.3f}" for v in row) for row in shuffled)
+    (houses / "s.csv").write_text("age,garden,area\n" + text + "\n")
+    for name in ("h", "s"):
+        on_one_rank(
+            predict, houses / "r", "--data", houses / f"{name}.csv",
+            "--output", houses / f"p-{name}.npy",
+        )  # fmt: skip
+    assert np.array_equal(np.load(houses / "p-h.npy"), np.load(houses / "p-s.npy"))
+    (houses / "m.csv").write_text("age\n3\n")
+    with pytest.raises(InputError, match=r"m\.csv: no such column 'area'"):
+        on_one_rank(predict, houses / "r", "--data", houses / "m.csv", "--output", "x.npy")
+
+
+def test_r2_is_that_of_the_predictions(houses: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    on_one_rank(predict, houses / "r", "--data", houses / "h.csv", "--output", houses / "p.npy")
+    capsys.readouterr()
+    on_one_rank(evaluate, houses / "r", "--data", houses / "h.csv")
+    told = json.loads(capsys.readouterr().out)
+    T = table(houses / "h.csv")[1][:, 2:]
+    residual = ((np.load(houses / "p.npy") - T) ** 2).sum(axis=0)
+    expected = np.mean(1 - residual / ((T - T.mean(axis=0)) ** 2).sum(axis=0))
+    assert told["items"] == 120
+    assert told["r2"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_accuracy_is_that_of_the_predictions(
+    classes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_one_rank(predict, classes / "r", "--data", classes / "x.npy", "--output", classes / "p.npy")
+    capsys.readouterr()
+    on_one_rank(evaluate, classes / "r")
+    told = json.loads(capsys.readouterr().out)
+    summary = json.loads((classes / "r" / "summary.json").read_text())
+    with np.load(classes / "c.npz") as arrays:
+        assert told["accuracy"] == np.mean(np.load(classes / "p.npy") == arrays["y_test"])
+    assert (told["accuracy"], told["loss"]) == (summary["test_accuracy"], summary["test_loss"])
+
+
+def test_probabilities_decide_for_the_predicted_class(classes: Path) -> None:
+    given = ("--data", classes / "x.npy", "--output")
+    on_one_rank(predict, classes / "r", *given, classes / "p.csv")
+    on_one_rank(predict, classes / "r", *given, classes / "q.csv", "--probabilities")
+    heading, predicted = table(classes / "p.csv")
+    names, A = table(classes / "q.csv")
+    assert heading == ["class"]
+    assert names == ["class_0", "class_1", "class_2"]
+    assert np.array_equal(A.argmax(axis=1), predicted[:, 0])
+    np.testing.assert_allclose(A.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_another_checkpoint(classes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, losses = classes / "r" / "checkpoints", []
+    oldest = min(folder.glob("step-*"))
+    for which in ("latest", "best", oldest):
+        capsys.readouterr()
+        on_one_rank(evaluate, classes / "r", "--checkpoint", which)
+        losses.append(json.loads(capsys.readouterr().out)["loss"])
+    assert losses[1] <= losses[0] < losses[2]
+    with pytest.raises(InputError, match="no such checkpoint"):
+        on_one_rank(evaluate, classes / "r", "--checkpoint", classes / "nowhere")
+
+
+def test_outputs_that_cannot_be_written(classes: Path) -> None:
+    given = (classes / "r", "--data", classes / "x.npy", "--output")
+    with pytest.raises(InputError, match=r"no/p\.npy: cannot be written: No such file"):
+        on_one_rank(predict, *given, classes / "no" / "p.npy")
+    with pytest.raises(InputError, match=r"\.csv or \.npy"):
+        on_one_rank(predict, *given, classes / "p.txt")
+
+
+@pytest.mark.mpi
+def test_too_little_shared_memory(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    team = Team()
+    folder = Path(team.broadcast(str(tmp_path_factory.mktemp("shared"))))
+    x = np.random.default_rng(0).normal(size=(600, 3))
+    if team.is_first:
+        np.savez(folder / "c.npz", x_train=x, y_train=np.argmax(x, axis=1), x_test=x,
+                 y_test=np.argmax(x, axis=1))  # fmt: skip
+    words = ["--data", str(folder / "c.npz"), "--epochs", "2", "--run-dir", str(folder / "r")]
+    train(team, words)
+    told = []
+    for room in (1 << 40, 0):
+        monkeypatch.setattr(team_module, "shared_memory_room", lambda room=room: room)
+        capsys.readouterr()
+        evaluate(team, [str(folder / "r")])
+        told.append(capsys.readouterr())
+    assert told[0].out == told[1].out
+    assert "shared memory" not in told[0].err
+    assert told[1].err.count("shared memory") == int(team.is_first)
