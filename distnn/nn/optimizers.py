@@ -229,7 +229,7 @@ class Adam(Optimizer):
     def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
         lr_t = learning_rate * sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
-        (lr,), (eps,) = _scalars(dtype, lr_t), _scalars(dtype, self.epsilon)
+        lr, (eps,) = np.array(lr_t, dtype), _scalars(dtype, self.epsilon)
         beta1, rest1 = _scalars(dtype, self.beta1, 1 - self.beta1)
         beta2, rest2 = _scalars(dtype, self.beta2, 1 - self.beta2)
         decay = self._decay_of_step(learning_rate, dtype)
