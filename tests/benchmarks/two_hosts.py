@@ -71,7 +71,7 @@ def measure_distnn(
     gradient = np.ones(trainer.network.size, np.float32)
     other = np.empty_like(gradient)
     partner = (world.rank + world.size // 2) % world.size
-    if alone:
+    if alone and world.size > 1:
         world.Barrier()
         exchange = lambda: world.Sendrecv(gradient, partner, 0, other, partner, 0)  # noqa: E731
         result["link"] = timed(exchange, 5) / (world.size // 2)

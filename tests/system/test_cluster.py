@@ -18,7 +18,7 @@ from launch import run_metrics, run_summary, train
 REASON = why_not()
 pytestmark = [pytest.mark.system, pytest.mark.skipif(bool(REASON), reason=REASON)]
 
-LAYOUTS = ([2, 2], [1, 1, 1, 1], [3, 1], [1, 2, 1])
+LAYOUTS = ([2, 2], [1, 1, 1, 1], [3, 1])
 CASES = {
     "sgd": "--slices 4 --optimizer sgd --learning-rate 0.1 --batch-size 64",
     "adam, sharded, clipping": "--slices 4 --update sharded --clip-norm 0.2 --batch-size 50",
@@ -68,8 +68,7 @@ def test_the_same_bits_on_every_layout(four_hosts: Cluster, tmp_path: Path, flag
         assert outcome(run_dir) == expected
 
 
-@pytest.mark.parametrize("update", ["rank0", "sharded"])
-@pytest.mark.parametrize("ranks", [[1, 1], [2, 2]], ids=["1+1", "2+2"])
+@pytest.mark.parametrize(("ranks", "update"), [([1, 1], "rank0"), ([2, 2], "sharded")])
 def test_one_gradient_goes_over_the_wire(
     two_hosts: Cluster, tmp_path: Path, ranks: list[int], update: str
 ) -> None:
@@ -77,7 +76,7 @@ def test_one_gradient_goes_over_the_wire(
     args = ["--hidden", 256, 256, "--batch-size", 256, "--update", update, "--optimizer", "sgd"]
     weights = 65 * 256 + 257 * 256 + 257 * 10
     sent = {}
-    for epochs in (1, 5):
+    for epochs in (1, 4):
         before = [two_hosts.sent(host) for host in (1, 2)]
         run_dir = tmp_path / f"{epochs}"
         train_on(two_hosts, ranks, *args, "--epochs", epochs, "--run-dir", run_dir)
@@ -105,12 +104,12 @@ def test_a_run_goes_on_with_other_hosts(four_hosts: Cluster, tmp_path: Path) -> 
 def test_a_lost_host_ends_the_job_and_the_rest_goes_on(two_hosts: Cluster, tmp_path: Path) -> None:
     data = datasets.classes(tmp_path / "classes.npz")
     flags = ["--data", data, "--slices", 4, "--batch-size", 20, "--checkpoint-every", 20]
-    train(1, *flags, "--epochs", 300, "--run-dir", tmp_path / "one")
-    args = [*flags, "--epochs", 300, "--run-dir", tmp_path / "run", "--resume"]
+    train(1, *flags, "--epochs", 150, "--run-dir", tmp_path / "one")
+    args = [*flags, "--epochs", 150, "--run-dir", tmp_path / "run", "--resume"]
     stall = 5
     process = two_hosts.start([2, 2], "-m", "distnn.train", *args, "--stall-timeout", stall)
     begun = time.perf_counter()
-    while len(metrics_so_far(tmp_path / "run")) < 50 and time.perf_counter() < begun + 40:
+    while len(metrics_so_far(tmp_path / "run")) < 20 and time.perf_counter() < begun + 40:
         time.sleep(0.05)
     two_hosts.unplug(2)
     two_hosts.kill(2)
@@ -122,7 +121,7 @@ def test_a_lost_host_ends_the_job_and_the_rest_goes_on(two_hosts: Cluster, tmp_p
     assert "on host1" in result.stderr
     assert "waits for other nodes" in result.stderr
     done = len(metrics_so_far(tmp_path / "run"))
-    assert 0 < done < 300
+    assert 0 < done < 150
     train_on(two_hosts, [3], *args)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "one")
 
