@@ -12,11 +12,12 @@ import sys
 import time
 from pathlib import Path
 
-from .board import ENDED, PROCESS, Board, open_process, place, tell
+from .board import ENDED, PROCESS, WITNESSED, Board, open_process, place, tell
 
 PACKAGE = Path(__file__).parents[1]
 SCRIPT = "import sys; sys.path.insert(0, sys.argv.pop()); "
 SCRIPT += "from distnn.parallel.witness import main; main(*sys.argv[1:])"
+START_SECONDS = 1.0  # longest that a rank waits for the witness to be there
 PATIENCE = 5.0  # seconds that a launcher has to end what is left of a job
 
 
@@ -33,6 +34,13 @@ def start(board: Board, host: str) -> "subprocess.Popen[bytes]":
     )
 
 
+def await_start(board: Board) -> None:
+    """Wait a little until deaths are seen."""
+    until = time.monotonic() + START_SECONDS
+    while not board.common[WITNESSED] and time.monotonic() < until:
+        time.sleep(0.001)
+
+
 def main(handle: str, ranks: str, host: str) -> None:
     """Wait until every rank has ended; tell the first one that did so out of turn."""
     board = Board(int(handle), int(ranks))
@@ -41,12 +49,14 @@ def main(handle: str, ranks: str, host: str) -> None:
     for line in board.lines():
         process = open_process(line[PROCESS])
         if process is None and Path(f"/proc/{line[PROCESS]}").exists():
+            board.common[WITNESSED] = 1
             return  # this system cannot be asked
         if process is None:
             _tell_death(board, line, host)
         else:
             alive[process] = line
             poll.register(process, select.POLLIN)
+    board.common[WITNESSED] = 1
     while alive:
         for process, _ in poll.poll():
             poll.unregister(process)

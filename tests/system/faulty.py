@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from distnn.threads import default_to_one
@@ -16,6 +17,7 @@ from distnn.threads import default_to_one
 
 def go_wrong(kind: str) -> None:
     """The fault itself; it must end the job, whatever happens on this rank afterwards."""
+    Path(os.environ["DISTNN_FAULT"]).write_text(str(time.time()))
     if kind == "exception":
         raise RuntimeError("injected")
     if kind == "exit":

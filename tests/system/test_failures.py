@@ -7,6 +7,7 @@ DISTNN_OPENMPI is the bin directory of an environment with distnn and Open MPI, 
 there.
 """
 
+import dataclasses
 import itertools
 import os
 import re
@@ -55,21 +56,25 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def faulty(before: Path, folder: Path, launcher: str, *fault: object) -> tuple[Result, list[str]]:
-    """A run that goes on from two epochs until its fault, and the processes that it leaves."""
+    """A run that goes on from two epochs until its fault, and the processes that it leaves.
+
+    Its seconds are those from the fault to the end.
+    """
     if not PYTHONS[launcher]:
         pytest.skip("DISTNN_OPENMPI names no environment with Open MPI")
     if not (folder / "run").exists():
         shutil.copytree(before / "begun", folder / "run")
-    name = uuid.uuid4().hex
+    name = str(folder / uuid.uuid4().hex)
     flags = ["--data", before / "set.npz", *FLAGS, "--epochs", 6, "--run-dir", folder / "run"]
     result = mpirun(
         RANKS, *fault, *flags, module="faulty", env=ENV | {"DISTNN_FAULT": name}, timeout=40,
         python=PYTHONS[launcher],
     )  # fmt: skip
+    seconds = time.time() - float(Path(name).read_text())
     until = time.monotonic() + 5
     while (left := processes(name)) and time.monotonic() < until:
         time.sleep(0.05)
-    return result, left
+    return dataclasses.replace(result, seconds=seconds), left
 
 
 def processes(name: str) -> list[str]:
