@@ -19,8 +19,8 @@ NODES = {
 }
 
 
-@pytest.fixture(params=[*NODES, "a node per rank", "one rank"])
-def team(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Team:
+@pytest.fixture(scope="module", params=[*NODES, "a node per rank", "one rank"])
+def team(request: pytest.FixtureRequest) -> Team:
     if request.param == "one rank":
         return Team(MPI.COMM_SELF)
     if request.param == "a node per rank":
@@ -30,8 +30,9 @@ def team(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Tea
     def split(base: MPI.Comm, shared: bool) -> MPI.Comm:
         return base.Split(node(base.rank) if shared else base.rank, base.rank)
 
-    monkeypatch.setattr(team_module, "_node_communicator", split)
-    return Team()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(team_module, "_node_communicator", split)
+        return Team()
 
 
 @pytest.fixture
