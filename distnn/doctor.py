@@ -42,7 +42,7 @@ def doctor(team: "Team", argv: Sequence[str]) -> None:
     leaders = [a for a, _ in team.node_ranks]
     between = {node: link(team, 0, leaders[node]) for node in _some(team.nodes)}
     if team.is_first:
-        print("\n".join(report(probe.library(), ranks, inside, between)))
+        print("\n".join(report(probe.mpi_library(), ranks, inside, between)))
 
 
 def examine(team: "Team") -> Rank:

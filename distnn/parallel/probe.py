@@ -8,7 +8,7 @@ from .mpi import MPI
 from .team import Team
 
 
-def library() -> str:
+def mpi_library() -> str:
     """The MPI library and its version, one line."""
     return MPI.Get_library_version().replace("\0", "").split("\n")[0].strip()
 

@@ -20,7 +20,6 @@ pytestmark = [pytest.mark.system, pytest.mark.skipif(bool(REASON), reason=REASON
 
 LAYOUTS = ([2, 2], [1, 1, 1, 1], [3, 1])
 CASES = {
-    "sgd": "--slices 4 --optimizer sgd --learning-rate 0.1 --batch-size 64",
     "adam, sharded, clipping": "--slices 4 --update sharded --clip-norm 0.2 --batch-size 50",
     "momentum, panels": "--slices 4 --optimizer momentum --hidden 2100 200 --batch-size 100",
     "adam, odd slices, dropout": "--slices 7 --dropout 0.3 --hidden 33 17 --batch-size 50",
