@@ -115,6 +115,11 @@ def place(line: memoryview, host: str) -> str:
     return f"rank {line[RANK]} on {host} (process {line[PROCESS]}) in {doing(line)}"
 
 
+def deaths(lines: list[memoryview], host: str) -> str:
+    """That these ranks died, in words; more than one where a launcher was quicker than a look."""
+    return f"distnn: {', '.join(place(line, host) for line in lines)} died; the job ends"
+
+
 def doing(line: memoryview) -> str:
     """What a rank is at, in words: ``step 12`` is the one that is not finished."""
     phase = PHASES[line[PHASE]]

@@ -32,6 +32,7 @@ from .board import (
     WAITING,
     WORKING,
     Board,
+    deaths,
     doing,
     open_process,
     place,
@@ -128,8 +129,9 @@ class Watch:
             events = self._poll.poll(1000 * min(INTERVAL, self._here.stall_timeout / 10))
             if self._closed:
                 return
-            for handle, _ in events:
-                self._answer(handle)
+            dead = [line for handle, _ in events if (line := self._answer(handle)) is not None]
+            if dead:
+                self._end(deaths(dead, self.host), 1, dead[0][RANK])
             # a job that was suspended finds hours gone: this thread did not watch them go by
             passed = min(time.monotonic() - start, 2 * INTERVAL)
             self._note_activity(passed)
@@ -145,7 +147,8 @@ class Watch:
             if failed_for >= RAISE_SECONDS:
                 end_job(self.board.common[CODE])
 
-    def _answer(self, handle: int) -> None:
+    def _answer(self, handle: int) -> memoryview | None:
+        """React to what the poll found; the line of a rank that died."""
         if handle == self._wake:
             os.read(handle, 64)
         elif handle in self._heard:
@@ -153,8 +156,8 @@ class Watch:
         else:
             self._poll.unregister(handle)
             line = self._processes[handle]
-            if not line[ENDED]:
-                self._end(f"distnn: {place(line, self.host)} died; the job ends", 1, line[RANK])
+            return None if line[ENDED] else line
+        return None
 
     def _end(self, text: str, code: int, culprit: int) -> None:
         first = self.board.claim()

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from .board import ENDED, PROCESS, WITNESSED, Board, open_process, place, tell
+from .board import ENDED, PROCESS, WITNESSED, Board, deaths, open_process, tell
 
 PACKAGE = Path(__file__).parents[1]
 SCRIPT = "import sys; sys.path.insert(0, sys.argv.pop()); "
@@ -52,25 +52,29 @@ def main(handle: str, ranks: str, host: str) -> None:
             board.common[WITNESSED] = 1
             return  # this system cannot be asked
         if process is None:
-            _tell_death(board, line, host)
+            if not line[ENDED]:
+                _tell_deaths(board, [line], host)
         else:
             alive[process] = line
             poll.register(process, select.POLLIN)
     board.common[WITNESSED] = 1
     while alive:
+        dead = []
         for process, _ in poll.poll():
             poll.unregister(process)
             os.close(process)
             line = alive.pop(process)
             if not line[ENDED]:
-                _tell_death(board, line, host)
-                _end_the_others(poll, alive)
-                return
+                dead.append(line)
+        if dead:
+            _tell_deaths(board, dead, host)
+            _end_the_others(poll, alive)
+            return
 
 
-def _tell_death(board: Board, line: memoryview, host: str) -> None:
-    if not line[ENDED] and board.claim():
-        tell(f"distnn: {place(line, host)} died; the job ends")
+def _tell_deaths(board: Board, lines: list[memoryview], host: str) -> None:
+    if board.claim():
+        tell(deaths(lines, host))
 
 
 def _end_the_others(poll: select.poll, alive: dict[int, memoryview]) -> None:
