@@ -107,9 +107,7 @@ def test_a_run_goes_on_with_other_hosts(four_hosts: Cluster, tmp_path: Path) -> 
     assert outcome(tmp_path / "run") == outcome(tmp_path / "straight")
 
 
-def test_a_lost_host_ends_the_job_and_the_rest_goes_on(
-    lossy_hosts: Cluster, tmp_path: Path
-) -> None:
+def test_a_lost_host_ends_the_job_and_others_go_on(lossy_hosts: Cluster, tmp_path: Path) -> None:
     data = datasets.classes(tmp_path / "classes.npz")
     flags = ["--data", data, "--slices", 4, "--batch-size", 20, "--checkpoint-every", 20]
     train(1, *flags, "--epochs", 150, "--run-dir", tmp_path / "one")
