@@ -170,8 +170,3 @@ def open_checkpoint(
         directory.checkpoints, lambda error: print(f"{error} (skipped)", file=sys.stderr)
     )
     return found, Position(**found.meta["position"]) if found else Position()
-
-
-def history(directory: RunDirectory, epoch: int) -> list[dict[str, Any]]:
-    """The records of the epochs done before."""
-    return [record for record in metrics.read(directory.metrics) if record["epoch"] <= epoch]

@@ -1,6 +1,7 @@
 """A step of all ranks: the update of one process that evaluates the definitions, bit for bit."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,8 +79,8 @@ def trained(exchange: Exchange, whole: bool = False) -> None:
     exchange.collect_state()
 
 
-def start(memory: SharedMemory, size: int, slices: int, **ways: object) -> Exchange:
-    exchange = Exchange(memory, size, np.float32, slices, state=("v",), **ways)  # type: ignore
+def start(memory: SharedMemory, size: int, slices: int, **ways: Any) -> Exchange:
+    exchange = Exchange(memory, size, np.float32, slices, state=("v",), **ways)
     if memory.team.node_rank == 0:
         exchange.weights.fill(1)
     memory.team.comm.Barrier()
