@@ -4,7 +4,8 @@ A meeting has two halves: everyone *arrives*, the leader sees the last one arriv
 must be done alone, and *releases* the others. Each rank announces itself in a cache line of its
 own in the node's shared memory, so that no message is sent, the leader reads one number per rank
 and every other rank only one. Whoever waits offers its core to others, because with more ranks
-than cores the one that is waited for may need it.
+than cores the one that is waited for may need it; where an offer would not reach that one
+(see `crowd`), it sleeps.
 
 A word rides along both ways: each rank's upwards (the leader sees the largest), the leader's
 verdict downwards.
@@ -16,11 +17,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .crowd import must_sleep
+from .futex import Futex, is_known
 from .memory import SharedMemory
 
 LINE = 8  # int64 numbers in a cache line
 PATIENCE = 20_000  # polls before a waiting rank starts to nap: some 10 ms
 NAP = 0.0005  # seconds
+LONGEST_SLEEP = 0.01  # seconds, if nobody wakes the sleeper
 
 
 class Gates:
@@ -36,6 +40,9 @@ class Gates:
         self._mine = team.node_rank * LINE
         self._others = [rank * LINE for rank in range(1, team.node_size)]
         self._verdict = team.node_size * LINE
+        self._futex: Futex | None = None
+        if self._others and is_known() and must_sleep(team):
+            self._futex = Futex(lines.reshape(-1), LONGEST_SLEEP)
 
     def arrive(self, word: int = 0) -> None:
         """Announce that all this rank wrote is there to be read."""
@@ -44,6 +51,8 @@ class Gates:
             self._flags[self._mine + 1] = word
             self._sync()
             self._flags[self._mine] = self._count
+            if self._futex is not None and not self.is_leader:
+                self._futex.wake(self._mine)
 
     def await_all(self, word: int = 0) -> int:
         """Leader: wait until every rank has arrived; the largest word, its own included."""
@@ -62,6 +71,8 @@ class Gates:
             self._flags[self._verdict + 1] = word
             self._sync()
             self._flags[self._verdict] = self._count
+            if self._futex is not None:
+                self._futex.wake(self._verdict)
 
     def await_release(self) -> int:
         """Not the leader: wait until the leader says go on; its word."""
@@ -91,6 +102,9 @@ class Gates:
         return word
 
     def _wait(self, line: int) -> None:
+        if self._futex is not None:
+            self._sleep(self._futex, line)
+            return
         flags, count, offer_core = self._flags, self._count, os.sched_yield
         for _ in range(PATIENCE):
             if flags[line] >= count:
@@ -99,4 +113,15 @@ class Gates:
         with self._here.waiting():
             while flags[line] < count:  # seconds of evaluation or writing elsewhere: be quiet
                 time.sleep(NAP)
+                self._here.check()
+
+    def _sleep(self, futex: Futex, line: int) -> None:
+        flags, count = self._flags, self._count
+        if (seen := flags[line]) < count:
+            futex.sleep(line, seen)
+        if flags[line] >= count:
+            return
+        with self._here.waiting():
+            while (seen := flags[line]) < count:
+                futex.sleep(line, seen)
                 self._here.check()

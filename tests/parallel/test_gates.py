@@ -6,11 +6,21 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from distnn.parallel import futex
 from distnn.parallel import gates as gates_module
 from distnn.parallel.gates import Gates
 from distnn.parallel.memory import SharedMemory
 
 pytestmark = pytest.mark.mpi
+
+
+@pytest.fixture(autouse=True, params=["polling", "sleeping"])
+def waiting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to wait, whatever this machine's number of cores."""
+    sleeps = request.param == "sleeping"
+    if sleeps and not futex.is_known():
+        pytest.skip("this system has no futex that we know")
+    monkeypatch.setattr(gates_module, "must_sleep", lambda _team: sleeps)
 
 
 def test_after_a_meeting_everyone_sees_what_everyone_wrote(memory: SharedMemory) -> None:
