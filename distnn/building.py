@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 from typing import Any
 
-from .data import REGRESSION
+from .data.targets import REGRESSION
 from .errors import InputError
 from .loading import Shape
 from .nn import blas

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .building import resolve
-from .data import open_data
+from .data.sources import open_data
 from .loading import Loader
 from .logbook import Logbook, merged
 from .recorder import Recorder

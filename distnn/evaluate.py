@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .command import on_first, run
 
 if TYPE_CHECKING:
-    from .data import Part
+    from .data.sources import Part
     from .inference import Trained
     from .parallel.team import Team
     from .run.settings import EvaluateSettings
@@ -46,7 +46,7 @@ def evaluate(team: "Team", argv: Sequence[str]) -> None:
 
 def _open(argv: Sequence[str]) -> "tuple[Trained, Part]":
     """Rank 0: the run and the data set; raises InputError."""
-    from .data import Part, check_features, open_data, open_test_data
+    from .data.sources import Part, check_features, open_data, open_test_data
     from .errors import InputError
     from .inference import Trained
     from .run.settings import Settings, parse_evaluate

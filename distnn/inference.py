@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .data import CLASSIFICATION, Part, Rows, Scaling, check_like, fill
+from .data.rows import Rows, fill
+from .data.scaling import Scaling
+from .data.sources import Part
+from .data.targets import CLASSIFICATION, check_like
 from .errors import InputError
 from .evaluation import ROWS, decide
 from .loading import saved_scaling

@@ -4,15 +4,20 @@ Rank 0 reads, checks and scales; a data set that cannot be used is an error on e
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .data import CLASSIFICATION, REGRESSION, Rows, Scaling, Source, Targets
+from .data.rows import Rows
+from .data.scaling import Scaling
+from .data.targets import CLASSIFICATION, REGRESSION, Targets
 from .parallel.memory import SharedMemory
 from .parallel.team import Team
 from .samples import Samples, allocate, digest, shared_bytes, spread, write
+
+if TYPE_CHECKING:  # files are rank 0's affair
+    from .data.sources import Source
 
 Array = NDArray[Any]
 
@@ -56,14 +61,14 @@ class Loader:
         tensors: what a checkpoint must keep of it.
     """
 
-    source: Source
+    source: "Source"
     targets: Targets
     y_test: Array | None
     scale_targets: bool
     tensors: dict[str, Array] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, source: Source, output: str | None, loss: str | None) -> "Loader":
+    def open(cls, source: "Source", output: str | None, loss: str | None) -> "Loader":
         """Deduce the task of a source and check its targets; raises InputError."""
         targets = Targets.deduce(source.y_train, output, loss, source.y_train_where)
         y_test = None

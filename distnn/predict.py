@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .command import on_first, run
 
 if TYPE_CHECKING:
-    from .data import Rows
+    from .data.rows import Rows
     from .inference import Trained
     from .parallel.team import Team
     from .run.settings import PredictSettings
@@ -51,7 +51,7 @@ def predict(team: "Team", argv: Sequence[str]) -> None:
 
 def _open(argv: Sequence[str]) -> "tuple[Trained, Rows, PredictSettings]":
     """Rank 0: the run and the rows; raises InputError."""
-    from .data import open_features
+    from .data.sources import open_features
     from .errors import InputError
     from .inference import Trained
     from .run.settings import parse_predict

@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 def train(team: "Team", argv: Sequence[str]) -> None:
     """Train as the arguments say, on all ranks of the team."""
     started = time.perf_counter()
+    if not team.is_first:
+        load_what_all_need()
     desk, told = _open_desk(team, argv)
     try:
         _train(team, desk, told, started)
     finally:
         if desk is not None:
             desk.logbook.directory.release()
+
+
+def load_what_all_need() -> None:
+    """Import it while rank 0, which needs more, is at its desk."""
+    from . import bits, building, evaluation, loading, session  # noqa: F401
 
 
 def _train(team: "Team", desk: "Desk | None", told: dict[str, Any], started: float) -> None:

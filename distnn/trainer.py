@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,12 +21,14 @@ from .parallel.reductions import REDUCTIONS
 from .parallel.team import Team
 from .parallel.teams import team_of
 from .parallel.watch import watched
-from .recorder import Recorder
 from .run.settings import BLAS, UPDATES, Settings
 from .samples import Samples, from_arrays, shared_bytes
 from .session import Plan, Position, Session, check_slices, needed_bytes
 from .threads import one_thread_per_rank
-from .trainer_run import TrainerRun
+
+if TYPE_CHECKING:  # what writes files is loaded where it does
+    from .recorder import Recorder
+    from .trainer_run import TrainerRun
 
 Record = dict[str, Any]
 FAILURES = ("raise", "abort")
@@ -103,7 +105,7 @@ class Trainer:
         )
         asked.check()
         self.checkpoint_every = asked.checkpoint_interval
-        self._run = TrainerRun(asked) if run_dir is not None else None
+        self._run = _run_of(asked)
         self.on_failure = one_of(FAILURES, on_failure, "on_failure")
         self.stall_timeout = positive(stall_timeout, "stall_timeout")
         self.plan = Plan(
@@ -231,7 +233,7 @@ class Trainer:
         samples: Samples,
         test: Samples | None,
         until: int,
-        recorder: Recorder | None = None,
+        recorder: "Recorder | None" = None,
         classify: bool | None = None,
     ) -> list[Record]:
         """Train until so many epochs are done in all.
@@ -271,7 +273,7 @@ class Trainer:
         samples: Samples,
         evaluation: Evaluation | None,
         until: int,
-        recorder: Recorder | None,
+        recorder: "Recorder | None",
     ) -> list[Record]:
         records = []
         while session.position.epoch < until:
@@ -295,7 +297,7 @@ class Trainer:
         samples: Samples,
         evaluation: Evaluation | None,
         until: int,
-        recorder: Recorder | None,
+        recorder: "Recorder | None",
     ) -> tuple[Record, int]:
         """What is left of the epoch under way; its record, and whether to stop after it."""
         position, here = session.position, session.team.here
@@ -332,7 +334,7 @@ class Trainer:
             return position.steps % number == 0 or position.epoch == until
         return position.step == 0 and (position.epoch % number == 0 or position.epoch == until)
 
-    def _checkpoint(self, session: Session, recorder: Recorder | None) -> None:
+    def _checkpoint(self, session: Session, recorder: "Recorder | None") -> None:
         session.team.here.enter("checkpoint")
         session.collect_state()
         session.check_finite()
@@ -341,7 +343,7 @@ class Trainer:
             with session.team.here.working():
                 recorder.checkpoint(self.network.weights, state, session.position)
 
-    def _unsaved(self, session: Session, recorder: Recorder | None) -> str:
+    def _unsaved(self, session: Session, recorder: "Recorder | None") -> str:
         """Wait until the last checkpoint is on the disk; what to tell if it is not. Collective."""
         session.team.here.enter("checkpoint")
         return session.team.on_first(recorder.unsaved if recorder is not None else str)
@@ -367,6 +369,14 @@ class Trainer:
 
 def _nothing() -> None:
     pass
+
+
+def _run_of(asked: Settings) -> "TrainerRun | None":
+    if asked.run_dir is None:
+        return None
+    from .trainer_run import TrainerRun
+
+    return TrainerRun(asked)
 
 
 def _say(line: str) -> None:

@@ -4,7 +4,8 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
-from .data import CLASSIFICATION, REGRESSION, Scaling
+from .data.scaling import Scaling
+from .data.targets import CLASSIFICATION, REGRESSION
 from .evaluation import are_classes
 from .logbook import Logbook, merged
 from .recorder import Recorder

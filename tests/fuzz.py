@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from distnn.building import resolve
-from distnn.data import fill, open_data
+from distnn.data.rows import fill
+from distnn.data.sources import open_data
 from distnn.errors import InputError
 from distnn.loading import Loader
 from distnn.run import checkpoint

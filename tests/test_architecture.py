@@ -2,6 +2,7 @@
 
 import ast
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +74,20 @@ def test_nothing_else_stands_at_the_top_level() -> None:
         pytest.skip("not a git checkout")
     top = {line.split("/")[0] for line in git.stdout.splitlines()}
     assert {name for name in top - TOP_LEVEL if not name.startswith(".")} == set()
+
+
+def test_ranks_load_no_more_than_they_need() -> None:
+    """What 255 of 256 ranks import before the first step; files, flags and texts are rank 0's."""
+    script = """
+import sys
+from distnn import command, signals, train
+from distnn.run import commandline
+train.load_what_all_need()
+loaded = {"cyclopts", "csv", "distnn.data.sources", "distnn.desk", "distnn.recorder", "gzip",
+    "matplotlib", "numpy.random", "rich", "safetensors", "subprocess", "tempfile", "tqdm"}
+print(sorted(loaded & set(sys.modules)))
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "[]\n"

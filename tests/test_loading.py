@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from distnn import InputError
-from distnn.data import open_data
+from distnn.data.sources import open_data
 from distnn.loading import Loader, load, saved_scaling
 from distnn.parallel.memory import SharedMemory
 from distnn.parallel.mpi import MPI

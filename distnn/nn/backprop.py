@@ -42,7 +42,7 @@ class SlicePass:
         self.rows = rows
         self._buffers = _Buffers(network, rows)
         self._views: dict[int, _Views] = {}
-        self._dropout = Dropout(network.dropout, network.seed)
+        self._dropout = Dropout(network.dropout, network.seed) if network.dropout > 0 else None
         self._h = ACTIVATIONS[network.activation]
         self._weights: list[Array] = []
         self._transposed: list[Array] = []
@@ -114,7 +114,7 @@ class SlicePass:
         b = len(A0)
         self._v = v = self._view(b)
         self._A0 = A0
-        self._dropped = dropout is not None and self._dropout.rate > 0
+        self._dropped = dropout is not None and self._dropout is not None
         W = self._see_weights()
         if not b:
             return
@@ -122,7 +122,7 @@ class SlicePass:
         for l in range(1, last):
             self._net_input(l, A, v.Z[l])
             self._h.value(v.Z[l], v.H[l], v.space[l])
-            if self._dropped and dropout is not None:
+            if dropout is not None and self._dropout is not None:
                 self._dropout.draw(*dropout, l, v.M[l])
                 np.multiply(v.H[l], v.M[l], v.A_inner[l])
             else:

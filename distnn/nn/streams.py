@@ -17,7 +17,7 @@ class Stream:
         self._start = self._bits.state
         self._generator = np.random.Generator(self._bits)
 
-    def at(self, a: int, b: int = 0, c: int = 0) -> np.random.Generator:
+    def at(self, a: int, b: int = 0, c: int = 0) -> "np.random.Generator":
         """The generator, set to the beginning of place (a, b, c)."""
         counter = self._start["state"]["counter"]
         counter[:] = 0, c, b, a  # the lowest word counts the draws of this place

@@ -22,6 +22,9 @@ from .mpi import MPI
 KINDS = {kind.exit_code: kind for kind in (DistnnError, InputError, DivergenceError, StopRequested)}
 SHARED_MEMORY = "/dev/shm"  # where MPICH and Open MPI keep their shared windows on Linux
 
+POLLS = 100  # some 50 us
+NAP = 0.0005  # seconds
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -65,7 +68,7 @@ class Team:
         self.node_rank, self.node_size = node_comm.rank, node_comm.size
         sizes = np.zeros(self.size, np.int64)
         sizes[self.rank] = self.node_size if self.node_rank == 0 else 0
-        self.comm.Allreduce(MPI.IN_PLACE, sizes)
+        _await(self.comm.Iallreduce(MPI.IN_PLACE, sizes))
         starts = np.flatnonzero(sizes).tolist()
         self.node_ranks = [(start, start + int(sizes[start])) for start in starts]
         self.nodes = len(starts)
@@ -129,7 +132,7 @@ class Team:
         """Rank 0's `value` on every rank; anything JSON can hold, floats to the last bit."""
         text = json.dumps(value).encode() if self.is_first else b""
         size = np.array(len(text))
-        self.comm.Bcast(size)
+        _await(self.comm.Ibcast(size))
         buffer = np.empty(int(size), np.uint8)
         if self.is_first:
             buffer[:] = np.frombuffer(text, np.uint8)
@@ -170,7 +173,7 @@ class Team:
             InputError: the lowest such rank's problem.
         """
         culprit = np.array(self.size if problem is None else self.rank)
-        self.comm.Allreduce(MPI.IN_PLACE, culprit, MPI.MIN)
+        _await(self.comm.Iallreduce(MPI.IN_PLACE, culprit, MPI.MIN))
         if int(culprit) == self.size:
             return
         text = str(problem).encode() if self.rank == int(culprit) else b""
@@ -196,20 +199,20 @@ class Team:
     def largest(self, value: int) -> int:
         """The largest of all ranks' values."""
         values = np.array(value, np.int64)
-        self.comm.Allreduce(MPI.IN_PLACE, values, MPI.MAX)
+        _await(self.comm.Iallreduce(MPI.IN_PLACE, values, MPI.MAX))
         return int(values)
 
     @_waits
     def total(self, value: int) -> int:
         """The sum of all ranks' values."""
         values = np.array(value, np.int64)
-        self.comm.Allreduce(MPI.IN_PLACE, values)
+        _await(self.comm.Iallreduce(MPI.IN_PLACE, values))
         return int(values)
 
     def all_equal(self, value: int) -> bool:
         """Whether all ranks have the same value (of less than 63 bits)."""
         ends = np.array([value, -value], np.int64)
-        self.comm.Allreduce(MPI.IN_PLACE, ends, MPI.MAX)
+        _await(self.comm.Iallreduce(MPI.IN_PLACE, ends, MPI.MAX))
         return int(ends[0]) == -int(ends[1])
 
     @_waits
@@ -224,7 +227,7 @@ class Team:
         """
         counts = np.zeros(self.size, np.int64)
         counts[self._base.rank] = count
-        self._base.Allreduce(MPI.IN_PLACE, counts)
+        _await(self._base.Iallreduce(MPI.IN_PLACE, counts))
         callers = np.zeros(self.size, np.int64)
         callers[self.rank] = self._base.rank
         self.comm.Allreduce(MPI.IN_PLACE, callers)
@@ -238,13 +241,13 @@ class Team:
     @_waits
     def broadcast_among_leaders(self, array: np.ndarray, node: int = 0) -> None:
         """Send one node's contiguous `array` to the same array of every other node."""
-        self.node_comm.Barrier()
+        _await(self.node_comm.Ibarrier())
         if self.leaders is not None and self.nodes > 1:
             flat = array.reshape(-1)
             block = (1 << 28) // max(1, flat.itemsize)  # counts stay below MPI's 2**31
             for start in range(0, flat.size, block):
                 self.leaders.Bcast(flat[start : start + block], node)
-        self.node_comm.Barrier()
+        _await(self.node_comm.Ibarrier())
 
     def gather_texts(self, text: str) -> list[str] | None:
         """The texts of all ranks in rank order, on rank 0; None elsewhere."""
@@ -270,6 +273,18 @@ class Team:
         receive = None if whole is None else [whole, counts]
         self.comm.Gatherv(np.ascontiguousarray(values, np.float64), receive)
         return whole
+
+
+def _await(request: "MPI.Request") -> None:
+    """Wait, and leave the core to the rank that is waited for: it may be at work for long.
+
+    MPI itself polls all the time. With more ranks than cores that would slow down the one at work.
+    """
+    for _ in range(POLLS):
+        if request.Test():
+            return
+    while not request.Test():
+        time.sleep(NAP)
 
 
 def shared_memory_room() -> int:

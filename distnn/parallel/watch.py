@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import socket
-import tempfile
 import threading
 import time
 import traceback
@@ -245,6 +244,8 @@ def _shared_board(team: Team) -> Board:
     """A page that the ranks of a node share; `team.here` stands on it from now on. Collective."""
     path = np.zeros(4096, np.uint8)
     if team.node_rank == 0:
+        import tempfile
+
         folder = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
         handle, name = tempfile.mkstemp(prefix="distnn-", dir=folder)
         os.ftruncate(handle, Board.bytes(team.node_size))

@@ -7,12 +7,15 @@ This process is not theirs to end; it goes when the ranks are gone.
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .board import ENDED, PROCESS, WITNESSED, Board, deaths, open_process, tell
+
+if TYPE_CHECKING:
+    import subprocess
 
 PACKAGE = Path(__file__).parents[1]
 SCRIPT = "import sys; sys.path.insert(0, sys.argv.pop()); "
@@ -23,6 +26,8 @@ PATIENCE = 5.0  # seconds that a launcher has to end what is left of a job
 
 def start(board: Board, host: str) -> "subprocess.Popen[bytes]":
     """Start the witness of a node's board, in a session of its own."""
+    import subprocess
+
     arguments = [str(board.handle), str(board.ranks), host, str(PACKAGE.parent)]
     return subprocess.Popen(
         [sys.executable, "-E", "-S", "-c", SCRIPT, *arguments],

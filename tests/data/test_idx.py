@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from distnn.data import fill, open_data, open_features, open_test_data
+from distnn.data.rows import fill
+from distnn.data.sources import open_data, open_features, open_test_data
 from distnn.errors import InputError
 
 CODES = {"u1": 8, "i1": 9, ">i2": 11, ">i4": 12, ">f4": 13, ">f8": 14}

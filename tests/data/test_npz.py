@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from distnn.data import fill, open_data, open_features, open_test_data
-from distnn.data.rows import Rows
+from distnn.data.rows import Rows, fill
+from distnn.data.sources import open_data, open_features, open_test_data
 from distnn.errors import InputError
 
 

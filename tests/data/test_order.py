@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distnn.data import epoch_order
+from distnn.data.order import epoch_order
 from distnn.errors import InputError
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distnn.data import Scaling
+from distnn.data.scaling import Scaling
 from distnn.errors import InputError
 
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distnn.data import Targets, fill, open_data, open_features, open_test_data
+from distnn.data.rows import fill
+from distnn.data.sources import open_data, open_features, open_test_data
+from distnn.data.targets import Targets
 from distnn.errors import InputError
 
 

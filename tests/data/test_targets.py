@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distnn.data import Targets, check_like
+from distnn.data.targets import Targets, check_like
 from distnn.errors import InputError
 
 INTEGERS = np.array([0, 2, 1, 2], "u1")
