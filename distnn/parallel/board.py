@@ -17,10 +17,11 @@ from ..errors import RankFailed
 STALL_TIMEOUT = 600.0
 LINE = 8  # numbers of a line: one cache line
 PROCESS, RANK, PHASE, STEP, MOVES, WAITING, WORKING, ENDED = range(LINE)
-TOLD, FAILED, CODE, WITNESSED = range(4)  # of the line that belongs to all
+TOLD, FAILED, CODE, WITNESSED, ELSEWHERE = range(5)  # of the line that belongs to all
 PHASES = ("start-up", "reading of data", "step", "evaluation", "checkpoint", "end")
 STATES = {"T": "stopped by a signal", "t": "held by a debugger", "Z": "dead", "X": "dead"}
 STATES |= {"R": "running", "S": "sleeping", "D": "waiting for a disk or network"}
+HALTED = {STATES[letter] for letter in "TtZX"}
 
 
 class Here:

@@ -209,6 +209,7 @@ class Team:
         _await(self.comm.Iallreduce(MPI.IN_PLACE, values))
         return int(values)
 
+    @_waits
     def all_equal(self, value: int) -> bool:
         """Whether all ranks have the same value (of less than 63 bits)."""
         ends = np.array([value, -value], np.int64)
@@ -249,6 +250,7 @@ class Team:
                 self.leaders.Bcast(flat[start : start + block], node)
         _await(self.node_comm.Ibarrier())
 
+    @_waits
     def gather_texts(self, text: str) -> list[str] | None:
         """The texts of all ranks in rank order, on rank 0; None elsewhere."""
         own = np.frombuffer(text.encode(), np.uint8).copy()

@@ -1,7 +1,8 @@
 """The stall watch: a thread on every rank that ends a job in which nothing moves any more.
 
 It wakes twice a second, reads its node's board and sleeps again. It is woken at once when a rank
-of the node dies or a signal arrives, also while the rank itself is inside a call to MPI.
+of the node dies or a signal arrives, also while the rank itself is inside a call to MPI. Where all
+ranks of its node wait for other nodes, it goes by what is heard of those (see `pulse`).
 """
 
 import os
@@ -18,11 +19,13 @@ from typing import NoReturn
 import numpy as np
 
 from ..errors import DistnnError, RankFailed
-from . import witness
+from . import pulse, witness
 from .board import (
     CODE,
+    ELSEWHERE,
     ENDED,
     FAILED,
+    HALTED,
     MOVES,
     PHASE,
     PROCESS,
@@ -45,7 +48,7 @@ INTERVAL = 0.5  # seconds between two looks
 HEARD_SECONDS = 0.2  # that the launcher has to pass a text on; it drops what it has not read
 ABORT_SECONDS = 5  # that MPI has to end a job; then the system ends this process
 TOGETHER_SECONDS = 5.0  # in which an error of all ranks rises on all of them
-AFAR = 2  # stall timeouts that a node waits whose own ranks have all arrived
+AFAR = 2  # stall timeouts that ranks wait for other nodes of which nothing can be heard
 RAISE_SECONDS = 6.0  # that a failure elsewhere has to rise on this rank as an exception
 PAGE = 4096  # bytes between two looks, of which reading the counters takes some hundred
 BUSY = 0.02  # of the time between two looks: a process that computes so much is at work
@@ -64,6 +67,10 @@ class Watch:
         self.team, self.ends_job = team, ends_job
         self.host = socket.gethostname()
         self.board, self._here = _shared_board(team), team.here
+        self._hears_others = pulse.can_be_felt(team)
+        self._pulse = None
+        if self._hears_others and team.node_rank == 0:
+            self._pulse = pulse.Pulse(team, self.board, self.host)
         self._witness = None
         if team.node_rank == 0 and team.size > 1 and ends_job:
             self._witness = witness.start(self.board, self.host)
@@ -89,12 +96,14 @@ class Watch:
     def leave(self) -> None:
         """From now on this rank may end, and that is no failure; it is watched until it does."""
         self._here.enter("end")
+        self._close_pulse()
         self._here.line[ENDED] = 1
         if self._witness is not None:
             self._witness.returncode = 0  # it goes when the ranks are gone; nobody waits for it
 
     def close(self) -> None:
         """This rank is no longer watched, and watches no more."""
+        self._close_pulse()
         self._here.line[ENDED] = 1
         self._closed = True
         os.write(self._bell, b"!")
@@ -118,11 +127,16 @@ class Watch:
             return
         self._end(f"distnn: {place(line, self.host)} {text}", code, line[RANK])
 
+    def _close_pulse(self) -> None:
+        """Leaders wait here for one another, watched to the end."""
+        if self._pulse is not None:
+            with self._here.waiting():
+                self._pulse.close()
+
     # --- the thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        seen: list[tuple[int, int, int]] = []
-        still = failed_for = 0.0
+        here, anywhere, failed_for = Stillness(), Stillness(), 0.0
         while True:
             start = time.monotonic()
             events = self._poll.poll(1000 * min(INTERVAL, self._here.stall_timeout / 10))
@@ -134,17 +148,24 @@ class Watch:
             # a job that was suspended finds hours gone: this thread did not watch them go by
             passed = min(time.monotonic() - start, 2 * INTERVAL)
             self._note_activity(passed)
-            now = [(line[PHASE], line[STEP], line[MOVES]) for line in self.board.lines()]
-            still = still + passed if now == seen else 0.0
-            seen = now
-            if still >= self._here.stall_timeout * (AFAR if self._wait_for_others() else 1):
-                self._end(self._stall(still), 1, self._suspects()[0][RANK])
-                still = 0.0
+            self._look(here, anywhere, passed)
+            if here.seconds >= self._here.stall_timeout:
+                self._judge(here, anywhere)
             if self.team.size > 1 and os.getppid() != self._parent:
                 self._end("distnn: the launcher of this job is gone; the job ends", 1, 0)
             failed_for += passed if self.board.common[FAILED] else 0.0
             if failed_for >= RAISE_SECONDS:
                 end_job(self.board.common[CODE])
+
+    def _look(self, here: "Stillness", anywhere: "Stillness", passed: float) -> None:
+        """See what moved on this node and on others; the leader passes it on."""
+        lines = self.board.lines()
+        now = [(line[PHASE], line[STEP], line[MOVES], line[WAITING]) for line in lines]
+        here.look(now, passed)
+        anywhere.look((now, self.board.common[ELSEWHERE]), passed)
+        if self._pulse is not None:
+            self._pulse.moves += here.seconds == 0
+            self._pulse.late = next((line[RANK] for line in lines if not has_arrived(line)), -1)
 
     def _answer(self, handle: int) -> memoryview | None:
         """React to what the poll found; the line of a rank that died."""
@@ -168,27 +189,53 @@ class Watch:
             time.sleep(HEARD_SECONDS if first else ABORT_SECONDS)
             end_job(code)
 
-    def _wait_for_others(self) -> bool:
-        """Whether all of this node have arrived, so that another node knows whom to wait for."""
-        return self.team.nodes > 1 and all(line[WAITING] for line in self.board.lines())
+    def _judge(self, here: "Stillness", anywhere: "Stillness") -> None:
+        """Nothing moves on this node: end the job, unless other nodes are waited for that move."""
+        late, seconds = self._late(), here.seconds
+        if not late and self.team.nodes > 1:
+            seconds = anywhere.seconds
+            if seconds < self._limit_afar():
+                return
+        suspects = [(line[RANK], self._told(line)) for line in late] or self._suspects_afar()
+        words = [text for _, text in suspects]
+        arrived = [line for line in self.board.lines() if line not in late]
+        if late and arrived:
+            ranks = ", ".join(str(line[RANK]) for line in arrived)
+            words.append(f"arrived, in {doing(self._here.line)}: rank {ranks}")
+        first = f"distnn: nothing moved for {seconds:.0f} s (--stall-timeout); the job ends"
+        self._end("\n  ".join([first, *words]), 1, suspects[0][0])
+        here.seconds = anywhere.seconds = 0.0
 
-    def _suspects(self) -> list[memoryview]:
-        """Whom the others wait for: who has not arrived, or, if all have, the leader."""
+    def _late(self) -> list[memoryview]:
+        """The ranks of this node that others wait for: they have not arrived, or cannot go on."""
         lines = self.board.lines()
-        return [line for line in lines if not line[WAITING]] or lines[:1]
+        late = [line for line in lines if not has_arrived(line)]
+        return late or [line for line in lines if state(line[PROCESS]) in HALTED]
 
-    def _stall(self, seconds: float) -> str:
-        suspects = self._suspects()
-        late = {line[RANK] for line in suspects}
-        arrived = [str(line[RANK]) for line in self.board.lines() if line[RANK] not in late]
-        lines = [f"distnn: nothing moved for {seconds:.0f} s (--stall-timeout); the job ends"]
-        for line in suspects:
-            is_now = state(line[PROCESS])
-            verb = "has not arrived" if not line[WAITING] else "waits for other nodes"
-            lines.append(f"  {place(line, self.host)} {verb}" + (is_now and f": it is {is_now}"))
-        if arrived:
-            lines.append(f"  arrived, in {doing(self._here.line)}: rank {', '.join(arrived)}")
-        return "\n".join(lines)
+    def _limit_afar(self) -> float:
+        """Seconds in which something must be heard of other nodes.
+
+        A movement is heard of a beat or two late, so that much more may lie between two; and who
+        knows most tells first: the leader who hears all, then the other leaders.
+        """
+        timeout = self._here.stall_timeout
+        if not self._hears_others:
+            return AFAR * timeout
+        beats = 2 if self.team.rank == 0 else 4 if self._pulse is not None else 6
+        return timeout + beats * pulse.beat(timeout)
+
+    def _suspects_afar(self) -> list[tuple[int, str]]:
+        """What this rank's node waits for, as far as it is known here: ranks, and words."""
+        others = self._pulse.suspects() if self._pulse is not None else []
+        leader = self.board.line(0)
+        return [*others, (leader[RANK], self._told(leader))]
+
+    def _told(self, line: memoryview) -> str:
+        """A rank, where it is, and how it got stuck there, in words."""
+        others = "other nodes" if self.team.nodes > 1 else "others"
+        what = f"waits for {others}" if has_arrived(line) else "has not arrived"
+        is_now = state(line[PROCESS])
+        return f"{place(line, self.host)} {what}" + (is_now and f": it is {is_now}")
 
     def _note_activity(self, seconds: float) -> None:
         """Work in one piece moves as long as this process computes or does input and output."""
@@ -238,6 +285,24 @@ def end_job(code: int) -> NoReturn:
     MPI.COMM_WORLD.Abort(code)
     while True:  # the launcher is at it
         time.sleep(1)
+
+
+class Stillness:
+    """For how many seconds nothing has changed."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._seen: object = None
+
+    def look(self, now: object, passed: float) -> None:
+        """See what is `now`, some seconds after the look before."""
+        self.seconds = self.seconds + passed if now == self._seen else 0.0
+        self._seen = now
+
+
+def has_arrived(line: memoryview) -> bool:
+    """Whether a rank has come to where it waits for others, or to its end."""
+    return bool(line[WAITING] or line[ENDED])
 
 
 def _shared_board(team: Team) -> Board:

@@ -4,6 +4,7 @@ The hosts are network namespaces; see cluster.py for what that needs.
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -122,10 +123,11 @@ def test_a_lost_host_ends_the_job_and_others_go_on(lossy_hosts: Cluster, tmp_pat
     lost = time.perf_counter()
     result = lossy_hosts.finish(process, lost, 60)
     assert result.code not in (0, 2, 3, 75)
-    assert result.seconds < stall + 15, result
-    assert f"nothing moved for {2 * stall} s" in result.stderr
-    assert "on host1" in result.stderr
-    assert "waits for other nodes" in result.stderr
+    print(f"\na lost host: ended after {result.seconds:.1f} s\n{result.stderr}")
+    assert result.seconds < stall + 4, result
+    assert re.search(rf"nothing moved for ({stall}|{stall + 1}) s", result.stderr), result
+    assert "ranks 2 to 3 on host2: nothing was heard for" in result.stderr
+    assert re.search(r"rank 0 on host1 \(process \d+\) in .* waits for other nodes", result.stderr)
     done = len(metrics_so_far(tmp_path / "run"))
     assert 0 < done < 150
     train_on(lossy_hosts, [3], *args)
