@@ -10,7 +10,7 @@ import numpy as np
 
 from .partition import bounds
 
-BLOCK = 16_384  # elements: 64 kB of float32, so that a few of them fit into a core's own cache
+BLOCK = 32_768  # elements: 128 kB of float32, so that a few of them fit into a core's own cache
 GRANULE = 1_024  # elements
 
 

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 NETWORKS = "784-30-10:16:sigmoid,784-128-10:64:sigmoid,784-512-512-10:256,784-2048-2048-10:1024"
 CONTENDERS = ("distnn 1", "distnn 2", "distnn 8", "torch 1", "torch 2", "torch 8", "sklearn 1",
               "jax 1")  # fmt: skip
-OURS = {"torch 8": "distnn 8", "torch 2": "distnn 2"}  # who is compared with whom; else distnn 2
+OURS = {"torch 8": "distnn 8", "torch 2": "distnn 2"}  # who is compared with whom; else distnn 1
 
 
 def command(contender, worker):
@@ -76,7 +76,7 @@ def table(figures, networks):
 
 def partner(contender, figures):
     """The run of distnn that a peer is compared with."""
-    ours = OURS.get(contender, "distnn 2")
+    ours = OURS.get(contender, "distnn 1")
     return None if contender.startswith("distnn") or ours not in figures else ours
 
 

@@ -14,10 +14,12 @@ def test_medians_skip_what_failed():
 
 
 def test_table_compares_each_peer_with_its_counterpart():
-    figures = {"distnn 2": [1e-6], "distnn 8": [4e-6], "torch 1": [3e-6], "torch 8": [6e-6]}
-    lines = compare.table(figures, ["4-2:8"]).splitlines()
-    assert lines[0] == "| network, batch | distnn 2 | distnn 8 | torch 1 | torch 8 |"
-    assert lines[2] == "| 4-2:8 | 1 | 4 | 3 (3.00x) | 6 (1.50x) |"
+    ours = {"distnn 1": [2e-6], "distnn 2": [1e-6], "distnn 8": [4e-6]}
+    peers = {"torch 1": [3e-6], "torch 2": [5e-6], "torch 8": [6e-6], "jax 1": [1e-6]}
+    lines = compare.table(ours | peers, ["4-2:8"]).splitlines()
+    names = "distnn 1 | distnn 2 | distnn 8 | torch 1 | torch 2 | torch 8 | jax 1"
+    assert lines[0] == f"| network, batch | {names} |"
+    assert lines[2] == "| 4-2:8 | 2 | 1 | 4 | 3 (1.50x) | 5 (5.00x) | 6 (1.50x) | 1 (0.50x) |"
 
 
 def test_our_own_run(tmp_path, capsys):

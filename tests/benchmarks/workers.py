@@ -14,7 +14,6 @@ import warnings
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
-os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 import numpy as np  # noqa: E402 - after the number of threads is set
 
@@ -138,6 +137,8 @@ def sklearn(cases, optimizer, seconds):
 
 
 def jax(cases, optimizer, seconds):
+    # XLA starts as many threads as there are cores, whatever its flags say
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     import jax
     import jax.numpy as jnp
 
