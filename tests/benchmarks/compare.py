@@ -16,16 +16,16 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 NETWORKS = "784-30-10:16:sigmoid,784-128-10:64:sigmoid,784-512-512-10:256,784-2048-2048-10:1024"
-CONTENDERS = ("distnn 1", "distnn 2", "distnn 8", "torch 1", "torch 2", "torch 8", "sklearn 1",
-              "jax 1")  # fmt: skip
-OURS = {"torch 8": "distnn 8", "torch 2": "distnn 2"}  # who is compared with whom; else distnn 1
+CONTENDERS = ("distnn 1", "distnn 2", "sharded 2", "distnn 8", "torch 1", "torch 2", "torch 8",
+              "sklearn 1", "jax 1")  # fmt: skip
+OURS = ("distnn", "sharded")  # update = "rank0" and update = "sharded"
 
 
 def command(contender, worker):
     """How a contender is started."""
     name, processes = contender.split()
     here = Path(sys.executable).parent
-    if name == "distnn":
+    if name in OURS:
         return [shutil.which("mpirun", path=here) or "mpirun", "-n", processes, *worker]
     if processes != "1":
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -56,7 +56,10 @@ def medians(rounds):
 
 
 def table(figures, networks):
-    """Microseconds of every contender, and how many times faster distnn is than each peer."""
+    """Microseconds of every contender, and how many times faster distnn is than each peer.
+
+    With as many processes; where "sharded" was measured, its ratio stands behind a slash.
+    """
     contenders = list(figures)
     lines = [
         "| network, batch | " + " | ".join(contenders) + " |",
@@ -65,19 +68,22 @@ def table(figures, networks):
     for number, network in enumerate(networks):
         cells = []
         for contender in contenders:
-            seconds, ours = figures[contender][number], partner(contender, figures)
+            seconds = figures[contender][number]
             cell = "" if seconds is None else f"{seconds * 1e6:,.0f}"
-            if seconds and ours and figures[ours][number]:
-                cell += f" ({seconds / figures[ours][number]:.2f}x)"
+            ours = [figures[one][number] for one in partners(contender, figures)]
+            if seconds and all(ours) and ours:
+                cell += f" ({' / '.join(f'{seconds / one:.2f}' for one in ours)}x)"
             cells.append(cell)
         lines.append(f"| {network} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def partner(contender, figures):
-    """The run of distnn that a peer is compared with."""
-    ours = OURS.get(contender, "distnn 1")
-    return None if contender.startswith("distnn") or ours not in figures else ours
+def partners(contender, figures):
+    """The runs of distnn that a peer is compared with: those with as many processes."""
+    name, processes = contender.split()
+    return [
+        f"{one} {processes}" for one in OURS if name not in OURS and f"{one} {processes}" in figures
+    ]
 
 
 def plot(results, networks, path):
@@ -89,12 +95,13 @@ def plot(results, networks, path):
 
     figure, panels = plt.subplots(1, len(results), figsize=(6 * len(results), 4), squeeze=False)
     for axes, (optimizer, figures) in zip(panels[0], results.items(), strict=True):
-        peers = [name for name in figures if partner(name, figures)]
+        peers = [name for name in figures if partners(name, figures)]
         for place, peer in enumerate(peers):
-            pairs = zip(figures[peer], figures[partner(peer, figures)], strict=True)
+            ours = partners(peer, figures)[0]
+            pairs = zip(figures[peer], figures[ours], strict=True)
             ratios = [a / b if a and b else 0 for a, b in pairs]
             at = [number + place / (len(peers) + 1) for number in range(len(networks))]
-            axes.bar(at, ratios, 1 / (len(peers) + 1), label=f"{peer} / {partner(peer, figures)}")
+            axes.bar(at, ratios, 1 / (len(peers) + 1), label=f"{peer} / {ours}")
         axes.axhline(1, color="black", linewidth=0.8)
         axes.set_yscale("log")
         axes.set_xticks(range(len(networks)), networks, rotation=20, fontsize=7)
@@ -128,7 +135,7 @@ def main(argv=None):
         print(table(results[optimizer], networks), flush=True)
     flags.out.mkdir(parents=True, exist_ok=True)
     (flags.out / "figures.json").write_text(json.dumps(results, indent=1))
-    if any(partner(name, flags.contenders) for name in flags.contenders):
+    if any(partners(name, flags.contenders) for name in flags.contenders):
         plot(results, networks, flags.out / "ratios.png")
 
 

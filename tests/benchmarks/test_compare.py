@@ -14,12 +14,15 @@ def test_medians_skip_what_failed():
 
 
 def test_table_compares_each_peer_with_its_counterpart():
-    ours = {"distnn 1": [2e-6], "distnn 2": [1e-6], "distnn 8": [4e-6]}
+    ours = {"distnn 1": [2e-6], "distnn 2": [1e-6], "sharded 2": [2e-6], "distnn 8": [4e-6]}
     peers = {"torch 1": [3e-6], "torch 2": [5e-6], "torch 8": [6e-6], "jax 1": [1e-6]}
     lines = compare.table(ours | peers, ["4-2:8"]).splitlines()
-    names = "distnn 1 | distnn 2 | distnn 8 | torch 1 | torch 2 | torch 8 | jax 1"
+    names = "distnn 1 | distnn 2 | sharded 2 | distnn 8 | torch 1 | torch 2 | torch 8 | jax 1"
     assert lines[0] == f"| network, batch | {names} |"
-    assert lines[2] == "| 4-2:8 | 2 | 1 | 4 | 3 (1.50x) | 5 (5.00x) | 6 (1.50x) | 1 (0.50x) |"
+    assert (
+        lines[2]
+        == "| 4-2:8 | 2 | 1 | 2 | 4 | 3 (1.50x) | 5 (5.00 / 2.50x) | 6 (1.50x) | 1 (0.50x) |"
+    )
 
 
 def test_our_own_run(tmp_path, capsys):

@@ -1,6 +1,6 @@
 """One contender of the comparison, in processes of its own: prints seconds per step as JSON.
 
-    python workers.py NAME OPTIMIZER SECONDS NETWORKS     NAME: distnn, torch, sklearn, jax
+    python workers.py NAME OPTIMIZER SECONDS NETWORKS     NAME: distnn, sharded, torch, sklearn, jax
     mpirun -n N python workers.py distnn ...; torchrun --nproc-per-node N workers.py torch ...
 
 Everyone gets rows and labels drawn alike, one BLAS thread per process, and some steps to warm up.
@@ -41,20 +41,24 @@ def per_step(step, seconds, least=3):
     return (time.perf_counter() - start) / count
 
 
-def distnn(cases, optimizer, seconds):
+def distnn(cases, optimizer, seconds, update="rank0"):
     from distnn.measure.steps import Bench
     from distnn.parallel.team import Team
     from distnn.run.settings import BenchSettings
 
     team, found = Team(), []
     for case in cases:
-        bench = Bench(team, case, BenchSettings(optimizer=optimizer, update="rank0"))
+        bench = Bench(team, case, BenchSettings(optimizer=optimizer, update=update))
         with np.errstate(all="ignore"):
             bench.run(3)
             steps = min(2000, max(3, int(seconds / bench.run(3))))
             found.append(bench.run(steps))
         bench.close()
     return found if team.is_first else None
+
+
+def sharded(cases, optimizer, seconds):
+    return distnn(cases, optimizer, seconds, "sharded")
 
 
 def torch(cases, optimizer, seconds):
@@ -189,7 +193,13 @@ def main():
 
     name, optimizer, seconds, networks = sys.argv[1:]
     warnings.simplefilter("ignore")
-    contenders = {"distnn": distnn, "torch": torch, "sklearn": sklearn, "jax": jax}
+    contenders = {
+        "distnn": distnn,
+        "sharded": sharded,
+        "torch": torch,
+        "sklearn": sklearn,
+        "jax": jax,
+    }
     found = contenders[name](Case.all_of(networks), optimizer, float(seconds))
     if found is not None:
         print(json.dumps(found))
