@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import DistnnError
 from .nn import blas
 from .run import checkpoint, metrics
 from .run.directory import RunDirectory
+from .run.files import reason
 from .run.fingerprint import fingerprint
 from .run.progress import Progress
+from .run.writer import Writer
 from .session import Position
 
 Array = NDArray[Any]
@@ -48,10 +51,16 @@ class Recorder:
         self._saved_steps = -1
         self._record: dict[str, Any] = {}  # of the last epoch done
         self._best = math.inf
-        self._lines: list[tuple[Path, Mapping[str, Any]]] = []  # that are not in their files yet
+        self._lines: dict[Path, list[Mapping[str, Any]]] = {  # that are not in their files yet
+            directory.metrics: [],
+            directory.timings: [],
+        }
         self._failed = ""
         self._copies: dict[str, Array] = {}
-        self._writer = threading.Thread()  # the one that is at work, or was
+        # two: lines go to the disk while the checkpoint before them is still being written
+        self._appending, self._saving = Writer(), Writer()
+        self._one_at_a_time = threading.Lock()
+        self._checkpoint = 0  # the number of the last one given to be saved
 
     def resume(self, position: Position) -> None:
         """Forget what was recorded after the position that a checkpoint holds."""
@@ -61,18 +70,13 @@ class Recorder:
         self._best = self._best_so_far()
 
     def epoch(self, record: Mapping[str, Any], seconds: float, items: int) -> None:
-        """An epoch is done: its line goes to the disk before the checkpoint that follows it."""
+        """An epoch is done: its line is written beside the training, like all that follows."""
         rate = items / seconds if seconds > 0 else float("inf")
         self._record = dict(record)
         timing = {"epoch": record["epoch"], "seconds": seconds, "samples_per_second": rate}
-        self._lines += [(self.directory.metrics, record), (self.directory.timings, timing)]
-        try:
-            while self._lines:
-                metrics.append(*self._lines[0])
-                del self._lines[0]
-        except OSError as error:
-            file = self._lines[0][0]
-            self.say(f"{file}: cannot be written: {error.strerror}; kept for the next attempt")
+        self._lines[self.directory.metrics].append(self._record)
+        self._lines[self.directory.timings].append(timing)
+        self._appending.give(self._try_to_append)
         self.progress.epoch(record, rate)
 
     def checkpoint(
@@ -83,7 +87,7 @@ class Recorder:
         Waits until the checkpoint before is written, and then only for a copy of the vectors: the
         file is written while training goes on.
         """
-        self._wait()
+        self._saving.wait(self._checkpoint)
         if position.steps == self._saved_steps:
             return
         tensors = {f"W{l}": self._copy(f"W{l}", W) for l, W in enumerate(weights, 1)}
@@ -93,21 +97,17 @@ class Recorder:
         measured = {"loss": loss} if math.isfinite(loss) else {}
         meta = self.meta | {"position": dict(vars(position))} | measured
         arguments = (position.steps, tensors | self.tensors, meta)
-        self._writer = threading.Thread(target=self._write, args=arguments, daemon=True)
-        self._writer.start()
+        self._checkpoint = self._saving.give(lambda: self._write(*arguments))
 
     def unsaved(self) -> str:
         """Wait for the last checkpoint; why it could not be saved, and what is; empty if it was."""
-        self._wait()
+        self._appending.wait()
+        self._saving.wait()
         if not self._failed:
             return ""
         saved = checkpoint.saved(self.directory.checkpoints)
         last = f"the last checkpoint is {saved[0].name}" if saved else "there is no checkpoint"
         return f", but its end is not saved: {self._failed}; {last}"
-
-    def _wait(self) -> None:
-        if self._writer.ident is not None:
-            self._writer.join()
 
     def _copy(self, name: str, array: Array) -> Array:
         """A copy in memory that was used before: fresh pages cost more than the copy itself."""
@@ -116,10 +116,35 @@ class Recorder:
         np.copyto(self._copies[name], array)
         return self._copies[name]
 
+    # --- the writers' threads -------------------------------------------------------------------
+
+    def _try_to_append(self) -> None:
+        try:
+            self._append()
+        except checkpoint.CheckpointError as error:
+            self.say(f"{error}; kept for the next attempt")
+
+    def _append(self) -> None:
+        """All lines that are not in their files yet; raises CheckpointError."""
+        with self._one_at_a_time:
+            for path, lines in self._lines.items():
+                known = lines[:]  # more may come meanwhile
+                try:
+                    if known:
+                        metrics.append(path, known)
+                except OSError as error:
+                    what = f"cannot be written: {reason(error)}"
+                    raise checkpoint.CheckpointError(what, str(path)) from error
+                del lines[: len(known)]
+
     def _write(self, steps: int, tensors: dict[str, Array], meta: dict[str, Any]) -> None:
-        """The writer's thread: the file, then the best one, then what is too many."""
+        """Lines, file, the best one, and then what is too many.
+
+        No checkpoint without the lines before it: nothing would bring them back after a stop.
+        """
         folder, self._failed = self.directory.checkpoints, ""
         try:
+            self._append()
             path = checkpoint.write(folder, checkpoint.step_name(steps), tensors, meta)
             self._saved_steps = steps
             loss = meta.get("loss", math.inf)
@@ -143,13 +168,21 @@ class Recorder:
     def summary(
         self, weights: list[Array], state: Mapping[str, Array], facts: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Write and return the summary: hashes of what was reached, and the given facts."""
+        """Write and return the summary: hashes of what was reached, and the given facts.
+
+        Raises:
+            DistnnError: no space, no permission.
+        """
         summary = {
             "weights_sha256": checkpoint.weights_sha256(weights),
             "optimizer_sha256": checkpoint.optimizer_sha256(state),
             **facts,
         }
-        metrics.write_summary(self.directory.summary, summary)
+        try:
+            metrics.write_summary(self.directory.summary, summary)
+        except OSError as error:
+            what = f"{self.directory.summary}: cannot be written: {reason(error)}"
+            raise DistnnError(f"training is done and saved, but {what}") from error
         return summary
 
     def say(self, line: str) -> None:

@@ -64,9 +64,13 @@ def _train(team: "Team", desk: "Desk | None", told: dict[str, Any], started: flo
     before = dataclasses.replace(position)
     trainer.train(session, samples, test, settings.epochs, recorder, shape.is_classification)
     session.collect_state()
-    if desk is not None and recorder is not None:
-        done = session.items_since(before, len(samples))
-        desk.finish(recorder, session, done, time.perf_counter() - started)
+    seconds, done = time.perf_counter() - started, session.items_since(before, len(samples))
+
+    def finish() -> None:
+        if desk is not None and recorder is not None:
+            desk.finish(recorder, session, done, seconds)
+
+    team.on_first(finish)
 
 
 def _open_desk(team: "Team", argv: Sequence[str]) -> "tuple[Desk | None, dict[str, Any]]":

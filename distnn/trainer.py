@@ -167,15 +167,15 @@ class Trainer:
             recorder = run.recorder(self, session, samples, until)
         try:
             records = self.train(session, samples, test, until, recorder)
+            session.collect_state()
+            if run is not None:
+                run.finish(self, recorder, session, samples)
         except DivergenceError:
             session.close()
             raise
         except DistnnError:
             self.close_session(session)
             raise
-        session.collect_state()
-        if run is not None and recorder is not None:
-            run.finish(self, recorder, session, samples)
         self.close_session(session)
         return records
 

@@ -85,13 +85,17 @@ class TrainerRun:
         return recorders[0] if recorders else None
 
     def finish(
-        self, trainer: "Trainer", recorder: Recorder, session: Session, samples: Samples
+        self, trainer: "Trainer", recorder: Recorder | None, session: Session, samples: Samples
     ) -> None:
-        """Rank 0: write the summary of what was reached."""
-        assert self.logbook is not None
+        """Write the summary of what was reached. Collective; raises DistnnError."""
         seconds = time.perf_counter() - self.started
         done = session.items_since(self.before, len(samples))
-        self.logbook.finish(recorder, session, trainer.reduce, done, seconds)
+
+        def work() -> None:
+            if self.logbook is not None and recorder is not None:
+                self.logbook.finish(recorder, session, trainer.reduce, done, seconds)
+
+        trainer.team.on_first(work)
 
     def _claim(self) -> None:
         assert self.logbook is not None

@@ -1,13 +1,17 @@
 """What a run leaves behind, and that a full disk does not end it."""
 
+import errno
 import io
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from distnn.errors import DistnnError
 from distnn.recorder import Recorder, open_checkpoint
 from distnn.run import checkpoint, metrics
 from distnn.run.directory import RunDirectory
@@ -85,28 +89,84 @@ def test_in_the_middle_of_an_epoch_nothing_is_the_best(disk: Disk) -> None:
     assert disk.names == ["step-0000000002.safetensors"]
 
 
-def test_a_full_disk_is_told_and_training_goes_on(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("call", ["write", "fsync", "open"])
+def test_a_disk_that_takes_no_more_is_told_and_training_goes_on(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
+    """A quota may be met when a file is opened, written, or only when it is flushed."""
     disk.epoch(1, 2.0)
+    good = {name: (disk.directory.checkpoints / name).read_bytes() for name in disk.names}
+    lines = disk.directory.metrics.read_bytes()
 
-    def full(*_: Any) -> None:
-        raise checkpoint.CheckpointError("cannot be written: No space left on device", "there")
-
-    def no_space(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "write", full)
-        patched.setattr(metrics, "append", no_space)
-        disk.epoch(2, 1.0)
-        unsaved = disk.checkpoint(Position(epoch=2, steps=8))
-    assert "No space left on device" in disk.said.getvalue()
-    assert "No space left" in unsaved
+        if call == "fsync":
+            patched.setattr(os, "fsync", refused)
+        elif call == "open":
+            patched.setattr(Path, "open", refused)
+        else:
+            patched.setattr(checkpoint, "_write_all", refused)
+            patched.setattr(metrics, "append", refused)
+        for epoch in (2, 3):
+            disk.epoch(epoch, 1.0)
+        unsaved = disk.checkpoint(Position(epoch=3, steps=12))
+    told = disk.said.getvalue()
+    assert told.count("training goes on, the last good checkpoint stays") == 3  # at each attempt
+    assert told.count("kept for the next attempt") == 2
+    assert os.strerror(number) in unsaved
     assert "step-0000000004" in unsaved
-    disk.epoch(3, 0.5)
-    assert [record["epoch"] for record in metrics.read(disk.directory.metrics)] == [1, 2, 3]
-    assert "step-0000000012.safetensors" in disk.names
+    assert {name: (disk.directory.checkpoints / name).read_bytes() for name in disk.names} == good
+    assert disk.directory.metrics.read_bytes() == lines
+
+    disk.epoch(4, 0.5)
+    assert disk.recorder.unsaved() == ""
+    assert [record["epoch"] for record in metrics.read(disk.directory.metrics)] == [1, 2, 3, 4]
+    assert "step-0000000016.safetensors" in disk.names
+
+
+def test_no_checkpoint_without_the_lines_before_it(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that went on from it would never write them."""
+    disk.epoch(1, 2.0)
+    with monkeypatch.context() as patched:
+
+        def refused(*_: Any) -> None:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+        patched.setattr(metrics, "append", refused)
+        disk.epoch(2, 1.0)
+        assert "quota" in disk.recorder.unsaved()
+    assert disk.names == ["best.safetensors", "step-0000000004.safetensors"]
+
+
+def test_training_does_not_wait_for_lines_on_a_slow_disk(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (time.sleep(0.1), flush(handle)))
+    start = time.perf_counter()
+    for epoch in range(1, 21):
+        disk.recorder.epoch({"epoch": epoch, "train_loss": 1.0}, seconds=1.0, items=1)
+    assert time.perf_counter() - start < 0.1
+    assert disk.recorder.unsaved() == ""
+    assert time.perf_counter() - start < 1.5  # lines that had to wait are flushed together
+    epochs = [record["epoch"] for record in metrics.read(disk.directory.metrics)]
+    assert epochs == list(range(1, 21))
+
+
+def test_a_summary_that_cannot_be_written_is_told(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(metrics, "write_summary", refused)
+    with pytest.raises(DistnnError, match=r"training is done and saved, but .*summary\.json"):
+        disk.recorder.summary(W, STATE, {})
 
 
 def test_resume_forgets_what_came_after(disk: Disk) -> None:

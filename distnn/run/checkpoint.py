@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from distnn.errors import InputError
-from distnn.run.files import leftovers, write_whole
+from distnn.run.files import leftovers, reason, write_whole
 
 SUFFIX = ".safetensors"
 BEST = "best"
@@ -89,8 +89,7 @@ def write(
         directory.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda aside: _save(aside, plain, strings))
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise CheckpointError(f"cannot be written: {reason}", str(path)) from error
+        raise CheckpointError(f"cannot be written: {reason(error)}", str(path)) from error
     return path
 
 
@@ -112,8 +111,8 @@ def read(path: str | Path) -> Checkpoint:
     except FileNotFoundError:
         raise CheckpointError("no such checkpoint", str(path)) from None
     except Exception as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise CheckpointError(f"cannot be read: {reason[:200]}", str(path), REMEDY) from None
+        why = reason(error) if isinstance(error, OSError) else str(error)
+        raise CheckpointError(f"cannot be read: {why[:200]}", str(path), REMEDY) from None
     text = strings.get("distnn")
     if text is None:
         raise CheckpointError("was not written by distnn", str(path))
@@ -181,7 +180,7 @@ def mark_best(path: Path) -> Path:
     try:
         write_whole(best, link)
     except OSError as error:
-        raise CheckpointError(f"cannot be written: {error.strerror}", str(best)) from error
+        raise CheckpointError(f"cannot be written: {reason(error)}", str(best)) from error
     return best
 
 

@@ -28,11 +28,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             aside.unlink(missing_ok=True)
         raise
-    try:
-        flush(path.parent)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not every one flushes directories
-            raise
+    flush_directory(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -51,6 +47,20 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def flush_directory(path: Path) -> None:
+    """Wait until the names in a directory are on the disk, where its file system can do so."""
+    try:
+        flush(path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def reason(error: OSError) -> str:
+    """Why, in the system's words."""
+    return error.strerror or str(error)
 
 
 def leftovers(directory: Path) -> list[Path]:

@@ -8,16 +8,16 @@ import errno
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from distnn.errors import InputError
-from distnn.run.files import write_text
+from distnn.run.files import flush_directory, write_text
 
 
-def append(path: Path, record: Mapping[str, Any]) -> None:
-    """Add one object as a line; it is on the disk when this returns.
+def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Add objects, one a line; they are on the disk when this returns.
 
     Numbers are written so that reading gives the same bits; one that is not finite (the r2 of
     a constant target) becomes null. Append an epoch's line before its checkpoint is written:
@@ -26,16 +26,18 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
     Raises:
         OSError: no space, no permission; the file is as it was.
     """
-    line = json.dumps(_plain(record), allow_nan=False) + "\n"
+    lines = "".join(json.dumps(_plain(record), allow_nan=False) + "\n" for record in records)
     with path.open("ab", buffering=0) as file:
         before = file.tell()
         try:
-            if file.write(line.encode()) < len(line):
+            if file.write(lines.encode()) < len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
         except OSError:
             file.truncate(before)  # half a line would damage those that follow
             raise
+    if before == 0:
+        flush_directory(path.parent)  # the file may be new
 
 
 def read(path: Path) -> list[dict[str, Any]]:

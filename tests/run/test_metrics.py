@@ -16,7 +16,7 @@ from distnn.run import metrics
 def test_numbers_come_back_to_the_last_bit(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("metrics") / "metrics.jsonl"
     for epoch, value in enumerate(values, 1):
-        metrics.append(path, {"epoch": epoch, "train_loss": value})
+        metrics.append(path, [{"epoch": epoch, "train_loss": value}])
     assert metrics.read(path) == [
         {"epoch": epoch, "train_loss": value} for epoch, value in enumerate(values, 1)
     ]
@@ -25,7 +25,7 @@ def test_numbers_come_back_to_the_last_bit(tmp_path_factory, values):
 def test_numpy_scalars_and_what_is_not_finite(tmp_path):
     path = tmp_path / "metrics.jsonl"
     record = {"epoch": np.int64(1), "a": np.float32(0.1), "b": math.nan, "c": np.float64(-np.inf)}
-    metrics.append(path, record)
+    metrics.append(path, [record])
     assert metrics.read(path) == [{"epoch": 1, "a": float(np.float32(0.1)), "b": None, "c": None}]
     assert "NaN" not in path.read_text()
 
@@ -33,7 +33,7 @@ def test_numpy_scalars_and_what_is_not_finite(tmp_path):
 def test_truncate_keeps_bytes(tmp_path):
     path = tmp_path / "metrics.jsonl"
     for epoch in (1, 2, 3, 4):
-        metrics.append(path, {"epoch": epoch, "train_loss": 1 / epoch})
+        metrics.append(path, [{"epoch": epoch, "train_loss": 1 / epoch}])
     whole = path.read_bytes()
     with path.open("ab") as file:
         file.write(b'{"epoch": 5, "tr')
@@ -41,7 +41,7 @@ def test_truncate_keeps_bytes(tmp_path):
     metrics.truncate_after(path, 2)
     assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:2])
     for epoch in (3, 4):
-        metrics.append(path, {"epoch": epoch, "train_loss": 1 / epoch})
+        metrics.append(path, [{"epoch": epoch, "train_loss": 1 / epoch}])
     assert path.read_bytes() == whole
     metrics.truncate_after(path, 0)
     assert path.read_bytes() == b""

@@ -1,11 +1,14 @@
 """Stop on request: signals to mpirun or to one rank, and what may be in the way of saving."""
 
 import contextlib
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -142,7 +145,7 @@ def test_a_signal_before_there_is_anything_to_save(data: Path, tmp_path: Path) -
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Path:
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -179,6 +182,64 @@ def test_a_disk_that_fills_up_during_a_run_and_is_emptied(
     assert (
         run_summary(run)["weights_sha256"] == run_summary(tmp_path / "straight")["weights_sha256"]
     )
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nothing in a folder can be written, as after an error of its disk.
+
+    It is mounted once more on itself, so that files that are open for writing do not matter.
+    """
+    mounts = (["mount", "--bind"], ["mount", "-o", "remount,bind,ro"])
+    for mount in mounts:
+        if os.geteuid() != 0 or subprocess.run([*mount, folder, folder], check=False).returncode:
+            pytest.skip("needs root, to mount a folder read-only")
+    yield
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+EPOCHS = 40
+WRITES = ["--batch-size", 10, "--slices", 4, "--resume", "--epochs", EPOCHS]  # a file every epoch
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    train(2, "--data", data, *WRITES, "--run-dir", run)
+    return run
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("ends", ["in time", "too late"])
+def test_a_directory_that_is_read_only_for_a_while(
+    data: Path, undisturbed: Path, tmp_path: Path, ends: str
+) -> None:
+    run, told = tmp_path / "run", []
+    job = Job(run, "--data", data, *WRITES, ranks=2)
+    job.wait_for(run / "checkpoints" / "best.safetensors")
+    with read_only(run):
+        good = {path: path.read_bytes() for path in (run / "checkpoints").glob("*.safetensors")}
+        while sum("Read-only file system" in line for line in told) < 3:
+            told.append(job.process.stderr.readline())
+        if ends == "too late":
+            job.process.wait(30)
+        assert {path: path.read_bytes() for path in good} == good
+    code, _, rest = job.end(30)
+    told += rest.splitlines()
+    assert not [line for line in told if "Traceback" in line], told
+    if ends == "in time":
+        assert code == 0, told
+    else:
+        assert code == 1, told
+        newest = max(path.name for path in good if path.name.startswith("step-"))
+        assert "its end is not saved" in told[-1]
+        assert f"Read-only file system; the last checkpoint is {newest}" in told[-1]
+        saved = int(re.findall(r"\d+", newest)[0]) // json.loads(run_metrics(run)[0])["step"]
+        attempts = [line for line in told if "the last good checkpoint stays" in line]
+        assert len(attempts) == EPOCHS - saved, told
+        train(2, "--data", data, *WRITES, "--run-dir", run)
+    assert run_metrics(run) == run_metrics(undisturbed)
+    assert run_summary(run)["weights_sha256"] == run_summary(undisturbed)["weights_sha256"]
 
 
 def test_a_diverging_run_says_where_and_keeps_what_was_good(tmp_path: Path) -> None:
