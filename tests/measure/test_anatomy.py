@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 
 from distnn.measure.anatomy import PARTS, opened
-from distnn.measure.limit import shapes
 from distnn.measure.steps import Bench, Case
 from distnn.nn import blas
-from distnn.nn.network import Network
 from distnn.parallel import ordered_sum
 from distnn.parallel.team import Team
 from distnn.run.settings import BenchSettings
@@ -37,11 +35,3 @@ def test_same_weights_and_every_part_timed(update):
         weights.append(bench.session.exchange.weights.copy())
         bench.close()
     assert np.array_equal(*weights)
-
-
-def test_products_of_a_pass():
-    network = Network([784, 30, 10])
-    assert shapes(network, 16) == [
-        (16, 785, 30), (785, 16, 30),
-        (16, 31, 10), (31, 16, 10), (16, 10, 30),
-    ]  # fmt: skip
