@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from .data.order import epoch_order
 from .errors import DivergenceError, InputError
 from .nn.backprop import SlicePass
-from .nn.cuts import CutPass
+from .nn.cuts import WatchedPass
+from .nn.layout import grid
 from .nn.network import Network
 from .nn.optimizers import Optimizer
 from .nn.schedules import factor
 from .parallel.exchange import Exchange, Rule
 from .parallel.memory import SharedMemory
 from .parallel.ownership import Ownership
-from .parallel.panels import columns
 from .parallel.partition import slice_rows
 from .parallel.tally import LossTally
 from .parallel.team import Team
@@ -113,7 +113,7 @@ class Session:
             reduce=reduce,
             sharded=update == "sharded",
             clip_norm=clip_norm,
-            shapes=network.shapes,
+            grids=[grid(shape, network.dtype.itemsize) for shape in network.shapes],
         )
         self.passes: SlicePass
         self._gradients = [network.views(vector) for vector in self.exchange.vectors]
@@ -237,7 +237,7 @@ class Session:
         """The same, with the exchange beside the passes; the largest word of the step before."""
         overlap, tasks = self.exchange.overlap, self.exchange.tasks
         assert overlap is not None
-        assert isinstance(self.passes, CutPass)
+        assert isinstance(self.passes, WatchedPass)
         largest = 0
         work, step = self._work_on.get(len(batch)) or self._prepare(len(batch)), self.position.steps
         for task, lo, hi, A0, T, dW, scale in work:
@@ -255,11 +255,10 @@ class Session:
         return largest
 
     def _make_pass(self, rows: int) -> SlicePass:
-        exchange = self.exchange
-        if exchange.overlap is None:
+        overlap = self.exchange.overlap
+        if overlap is None:
             return SlicePass(self.network, rows)
-        cuts = columns(exchange.panels, len(self.network.shapes))
-        return CutPass(self.network, rows, cuts, exchange.overlap)
+        return WatchedPass(self.network, rows, overlap)
 
     def learning_rate(self, t: int, steps_total: int) -> float:
         """The learning rate of step t = 1, 2, ..."""

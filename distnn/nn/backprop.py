@@ -11,7 +11,7 @@ Document 002, eq. (1) and (2), with the rows of a batch in place of its single p
 sections 1.2 and 2.3).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from distnn.nn import blas
 from distnn.nn.activations import ACTIVATIONS, Space, make_space
 from distnn.nn.dropout import Dropout
-from distnn.nn.layout import Array, aligned
+from distnn.nn.layout import Array, Block, aligned, blocks, grid
 from distnn.nn.outputs import make_output
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class SlicePass:
         self._weights: list[Array] = []
         self._transposed: list[Array] = []
         self._A0 = self._T = np.empty((0, 0), network.dtype)
+        grids = [grid(shape, network.dtype.itemsize) for shape in network.shapes]
+        self._blocks = [tuple(map(blocks, ends)) for ends in grids]
 
     def input(self, b: int) -> Array:
         """The input buffer A[0] (b, 1 + n_0), with its ones column."""
@@ -103,7 +105,7 @@ class SlicePass:
         for l in range(layers, 1, -1):
             self._gradient(l, v.At[l - 1], D[l], dW[l - 1])
             yield l
-            self._sensitivity_below(l, D[l], self._transposed[l - 1], D[l - 1])
+            blas.product(D[l], self._transposed[l - 1], D[l - 1])
             if self._dropped:
                 np.multiply(D[l - 1], v.M[l - 1], D[l - 1])
             self._h.times_derivative(D[l - 1], v.H[l - 1], v.Z[l - 1], v.space[l - 1])
@@ -130,16 +132,28 @@ class SlicePass:
             A = v.A[l]
         self._net_input(last, A, v.out.Z)
 
-    # the three products of a layer; `cuts.CutPass` makes them piece by piece
-
     def _net_input(self, l: int, A: Array, out: Array) -> None:
-        blas.product(A, self._weights[l - 1], out)
+        W = self._weights[l - 1]
+        for block in self._column_blocks(l):
+            if block is None:
+                blas.product(A, W, out)
+            else:
+                blas.product(A, W[:, block], out[:, block])
 
     def _gradient(self, l: int, At: Array, D: Array, dW: Array) -> None:
-        blas.product(At, D, dW)
+        for block in self._row_blocks(l):
+            if block is None:
+                blas.product(At, D, dW)
+            else:
+                blas.product(At[block], D, dW[block])
 
-    def _sensitivity_below(self, l: int, D: Array, Wt: Array, out: Array) -> None:
-        blas.product(D, Wt, out)
+    # the products of a large layer are cut, see `cuts`
+
+    def _column_blocks(self, l: int) -> Iterable[Block]:
+        return self._blocks[l - 1][1]
+
+    def _row_blocks(self, l: int) -> Iterable[Block]:
+        return self._blocks[l - 1][0]
 
     def _view(self, b: int) -> "_Views":
         if b not in self._views:

@@ -26,9 +26,13 @@ SEQUENTIAL = 1  # MKL_THREADING_SEQUENTIAL
 
 
 def by_numpy(X: Array, Y: Array, out: Array) -> None:
-    """out = X @ Y. dot has the smaller overhead of numpy's two, but sets ``out`` to 0 first."""
+    """out = X @ Y. dot has the smaller overhead of numpy's two, but sets ``out`` to 0 first, and
+    refuses columns of a larger matrix."""
     if out.size < SMALL:
-        X.dot(Y, out)
+        try:
+            X.dot(Y, out)
+        except ValueError:
+            np.matmul(X, Y, out)
     else:
         np.matmul(X, Y, out)
 

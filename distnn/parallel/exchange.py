@@ -6,7 +6,7 @@ the update rule to the weights that all ranks of the node share. (With MPI's own
 the tree, the owner finds the whole sum there already.)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +16,11 @@ from .blocks import BLOCK, GRANULE, block_ranges, granule_range, norm, squares
 from .gates import Gates
 from .internode import InterNode
 from .memory import SharedMemory
-from .overlap import Overlap
+from .mpi import MPI
+from .overlap import Overlap, Rule
 from .ownership import Ownership
-from .panels import cut
+from .panels import Grid
 from .reductions import REDUCTIONS
-
-Rule = Callable[[np.ndarray, np.ndarray, Sequence[np.ndarray], Sequence[np.ndarray]], None]
-"""An update rule on one block, in place: rule(weights, gradient, state, scratch)."""
 
 
 class Block(NamedTuple):
@@ -48,13 +46,12 @@ class Exchange:
         reduce: how gradients are added up, a name in `reductions.REDUCTIONS`.
         sharded: every rank updates its own part of the weights; else rank 0 updates all.
         clip_norm: the largest norm a gradient may have; None for no limit.
-        shapes: of the matrices that the vector holds one after the other. With them, and two
+        grids: of the matrices that the vector holds one after the other. With them, and two
             nodes, the exchange may go on beside the passes: see `overlap`.
 
     Attributes:
         overlap: takes the place of `step` where it is not None. The norm of a gradient can only
             be known when all of it is there, so that clipping excludes it.
-        panels: what it is told of, and asked for.
         weights: (n,) the weights, once per node.
         tasks: this rank's slices and what to add after each.
         vectors: this rank's gradient vectors (n,), numbered as in `tasks`.
@@ -74,7 +71,7 @@ class Exchange:
         reduce: str = "ordered",
         sharded: bool = False,
         clip_norm: float | None = None,
-        shapes: Sequence[tuple[int, int]] = (),
+        grids: Sequence[Grid] = (),
     ) -> None:
         team = memory.team
         self.team, self.clip_norm = team, clip_norm
@@ -82,7 +79,8 @@ class Exchange:
         self.ownership = own = Ownership(size, slices, team.node_ranks, sharded)
         self.gates = Gates(memory)
         self.weights = memory.array((size,), dtype)
-        overlaps = bool(shapes) and team.nodes == 2 and clip_norm is None and reduce == "ordered"
+        overlaps = bool(grids) and team.nodes == 2 and clip_norm is None and reduce == "ordered"
+        overlaps = overlaps and MPI.Query_thread() == MPI.THREAD_MULTIPLE
         self.everywhere = sharded or overlaps  # all nodes hold the state
         held = size if self.everywhere or team.node == 0 else 0
         self.state = {name: memory.array((held,), dtype) for name in state}
@@ -91,8 +89,7 @@ class Exchange:
         self._reduction = REDUCTIONS[reduce](memory, own, dtype)
         self.tasks, self.vectors = self._reduction.tasks, self._reduction.vectors
         self._partial_sums = self._reduction.partial_sums
-        self.panels = cut(shapes, self.weights.itemsize)
-        self.overlap = self._make_overlap(memory) if overlaps else None
+        self.overlap = self._make_overlap(memory, grids) if overlaps else None
         if not overlaps:
             self._internode = InterNode(memory, own, self._partial_sums, self.weights)
             self._blocks = self._plan_blocks()
@@ -197,11 +194,11 @@ class Exchange:
         self._internode.spread(self._squares, parts)
         return word
 
-    def _make_overlap(self, memory: SharedMemory) -> Overlap:
+    def _make_overlap(self, memory: SharedMemory, grids: Sequence[Grid]) -> Overlap:
         additions = [(self.vectors[a], self.vectors[b]) for a, b in self.tasks[-1].additions]
         state = list(self.state.values())
         return Overlap(
-            memory, self.ownership, self._partial_sums, self.weights, state, self.panels, additions
+            memory, self.ownership, self._partial_sums, self.weights, state, grids, additions
         )
 
     def _plan_blocks(self) -> list[Block]:

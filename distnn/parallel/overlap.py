@@ -4,72 +4,32 @@ As soon as a panel of the gradient is complete on all ranks of a node, one of th
 sends it to its counterpart on the other node. Both nodes add the same sums in the order of the
 tree and update the same weights, so that nothing has to be sent back; and a panel is waited for no
 earlier than the next forward pass needs its weights. Lower layers, needed first, overtake others.
-
-MPI moves data when it is called, and not in between: `poke` is called between products.
 """
 
 import heapq
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from . import ordered_sum, tree
+from . import tree
 from .memory import SharedMemory
 from .mpi import MPI
 from .ownership import Ownership
-from .panels import Panel
+from .panels import Grid, backward, cut
+from .parcel import Parcel, Space
+from .ticker import Ticker
 
 LINE = 8  # int64 numbers in a cache line
 POLLS = 1_000  # some milliseconds: how often whoever waits looks whether others still live
+WINDOW = 1 << 19  # bytes under way: more than a slow link carries in a tick; what is more urgent
+# has to wait behind them
+CALLS = 2  # of MPI in a tick: each takes in no more than a part of what has come meanwhile
 COUNT, WORD = 0, 1  # in a rank's line: gradients completed, and what it has to tell
 
-
-class Parcel:
-    """A panel that this rank exchanges with its counterpart, and updates.
-
-    Args:
-        number: of the panel, in the order of the forward pass.
-        position: of the panel, in the order of the backward pass.
-    """
-
-    def __init__(
-        self,
-        number: int,
-        position: int,
-        panel: Panel,
-        pieces: tuple[list[tree.Node], list[tree.Node]],
-        partial_sums: Mapping[tree.Node, np.ndarray],
-        dtype: np.dtype,
-    ) -> None:
-        self.number, self.position = number, position
-        self.out, own = _buffer(len(pieces[0]), panel.shape, dtype)
-        self.into, others = _buffer(len(pieces[1]), panel.shape, dtype)
-        self.packing: list[tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = []
-        for piece, sent in zip(pieces[0], own, strict=True):
-            leaves = {node: panel.view(v) for node, v in partial_sums.items() if _in(node, piece)}
-            spare = _scratch(ordered_sum.scratch_needed(piece, list(leaves)), panel, dtype)
-            additions, total = ordered_sum.plan(piece, leaves, spare, keep=False)
-            if additions:
-                additions[-1] = (*additions[-1][:2], sent)
-            else:
-                self.packing.append((np.copyto, (sent, total)))
-            self.packing += [(np.add, addition) for addition in additions]
-        sums = dict(zip(pieces[0], own, strict=True)) | dict(zip(pieces[1], others, strict=True))
-        root = min(n[0] for n in sums), max(n[1] for n in sums)
-        spare = _scratch(ordered_sum.scratch_needed(root, list(sums)), panel, dtype)
-        self.additions, self.gradient = ordered_sum.plan(root, sums, spare, keep=False)
-
-    def pack(self, word: int) -> None:
-        """The node's sums of this panel, and a word, ready to be sent."""
-        for operation, arguments in self.packing:
-            operation(*arguments)
-        self.out[-8:].view(np.int64)[0] = word
-
-    def unpack(self) -> int:
-        """The word that came with the other node's sums."""
-        return int(self.into[-8:].view(np.int64)[0])
+Rule = Callable[[np.ndarray, np.ndarray, Sequence[np.ndarray], Sequence[np.ndarray]], None]
+"""An update rule on one block, in place: rule(weights, gradient, state, scratch)."""
 
 
 class Overlap:
@@ -77,8 +37,8 @@ class Overlap:
 
     Args:
         partial_sums: the node's vectors (n,), by the node of the tree each is the sum of.
-        panels: of these vectors, in the order in which the forward pass needs them.
-        additions: pairs of this rank's vectors to be added, panel by panel, when the step's last
+        grids: of the matrices in these vectors.
+        additions: pairs of this rank's vectors to be added, block by block, when the step's last
             gradient is complete: left += right.
     """
 
@@ -89,49 +49,59 @@ class Overlap:
         partial_sums: Mapping[tree.Node, np.ndarray],
         weights: np.ndarray,
         state: Sequence[np.ndarray],
-        panels: Sequence[Panel],
+        grids: Sequence[Grid],
         additions: Sequence[tuple[np.ndarray, np.ndarray]],
     ) -> None:
         team = memory.team
-        here, there = team.node, 1 - team.node
-        pieces = own.node_pieces(here), own.node_pieces(there)
-        backward = sorted(range(len(panels)), key=lambda p: (-panels[p].layer, p))
-        self._sync, self._here, self._panels = memory.sync, team.here, len(panels)
+        panels, events = cut(grids, weights.itemsize), backward(grids)
+        self._sync, self._here = memory.sync, team.here
+        self._panels, self._events = len(panels), len(events)
         lines = memory.array((team.node_size + 1, LINE), np.int64)
         self._flags = lines.data.cast("B").cast("q")
         self._done = memory.array((len(panels),), np.int64).data.cast("B").cast("q")
         self._mine, self._verdict = team.node_rank * LINE, team.node_size * LINE
         self._ranks = [rank * LINE for rank in range(team.node_size)]
         self._steps = self._count = 0
-        self._additions = [
-            [(panel.view(left), panel.view(right), panel.view(left)) for left, right in additions]
-            for panel in panels
-        ]
-        self._parcels = [
-            Parcel(number, position, panels[number], pieces, partial_sums, weights.dtype)
-            for position, number in enumerate(backward)
-            if number % team.node_size == team.node_rank
-        ]
-        self._views = {
-            parcel.number: self._targets(panels[parcel.number], weights, state)
-            for parcel in self._parcels
+        blocks = _blocks(grids)
+        self._additions = {
+            event: [(left[blocks[event]], right[blocks[event]]) for left, right in additions]
+            for event in events
         }
+        self._needed: dict[tuple[int, int], list[int]] = {}
+        for number, panel in enumerate(panels):
+            self._needed.setdefault((panel.layer, panel.column_block), []).append(number)
+
+        here, there = team.node, 1 - team.node
+        pieces = own.node_pieces(here), own.node_pieces(there)
+        space = Space(max(math.prod(panel.shape) for panel in panels), weights.dtype)
+        position = {event: number for number, event in enumerate(events)}
+        parcels = [
+            Parcel(
+                number, position[panel.layer, panel.row_block], panel, pieces,
+                partial_sums, weights, state, space,
+            )
+            for number, panel in enumerate(panels)
+            if number % team.node_size == team.node_rank
+        ]  # fmt: skip
+        self._parcels = sorted(parcels, key=lambda parcel: (parcel.position, parcel.number))
         first, end = team.node_ranks[there]
         partner = {p.number: first + p.number % (end - first) for p in self._parcels}
         comm = self._comm = team.comm
         self._sends = {
             p.number: comm.Send_init(p.out, partner[p.number], p.number) for p in self._parcels
         }
-        self._receives = {
-            p.number: comm.Recv_init(p.into, partner[p.number], p.number) for p in self._parcels
-        }
+        self._receives = [
+            comm.Recv_init(p.into, partner[p.number], p.number) for p in self._parcels
+        ]
         self._unpacked: list[Parcel] = []  # the next one last
-        self._queue: list[int] = []
-        self._sending: MPI.Prequest | None = None
-        self._open: list[Parcel] = []
-        self._rule: Callable[..., None] | None = None
+        self._queue: list[tuple[int, Parcel]] = []
+        self._sending: list[MPI.Prequest] = []
+        self._arrived: list[tuple[int, Parcel]] = []
+        self._ahead = self._open = 0
+        self._rule: Rule | None = None
+        self._ticker = Ticker(self._tick)
 
-    def begin(self, rule: Callable[..., None], word: int) -> int:
+    def begin(self, rule: Rule, word: int) -> int:
         """Between a step's first forward pass and its last backward pass: gradients follow.
 
         Args:
@@ -142,116 +112,133 @@ class Overlap:
             The largest word of all ranks in the step before.
         """
         self._drain()
-        self._steps += 1
-        self._rule = rule
         verdict = self._flags[self._verdict]
         self._flags[self._mine + WORD] = word
-        self._unpacked = self._parcels[::-1]
-        self._open = sorted(self._parcels, key=lambda parcel: parcel.number)
-        MPI.Prequest.Startall(list(self._receives.values()))
+        self._ticker.work(lambda: self._begin(rule))
+        self._ticker.wake()
         return verdict
 
-    def ready(self, number: int) -> None:
-        """The gradient of a panel, in the order of the backward pass, is complete."""
-        ordered_sum.run(self._additions[number])
+    def ready(self, layer: int, block: int) -> None:
+        """A block of rows of the layer's gradient is complete. In the order of `backward`."""
+        for left, right in self._additions[layer, block]:
+            np.add(left, right, out=left)
         self._count += 1
         self._sync()
         self._flags[self._mine + COUNT] = self._count
-        self.poke()
+        self._ticker.work(self._move)
 
-    def need(self, number: int) -> None:
-        """Wait until the weights of a panel are those of the last step begun."""
-        if self._done[number] < self._steps:
-            self._until(lambda: self._done[number] >= self._steps)
+    def need(self, layer: int, block: int) -> None:
+        """Wait until a block of columns of the layer's weights is that of the last step begun."""
+        numbers, done, steps = self._needed[layer, block], self._done, self._steps
+        if min([done[number] for number in numbers]) < steps:
+            self._until(lambda: min([done[number] for number in numbers]) >= steps)
         self._sync()
-
-    def poke(self) -> None:
-        """Let things move: add up and send what is complete, take in what has arrived."""
-        if self._unpacked:
-            self._pack()
-        if self._sending is None or self._sending.Test():
-            self._sending = None
-            if self._queue:
-                self._sending = self._sends[heapq.heappop(self._queue)]
-                self._sending.Start()
-        self._comm.Iprobe()
-        backward_is_done = not self._unpacked and self._slowest() == self._steps * self._panels
-        if self._open and backward_is_done:
-            self._open = [parcel for parcel in self._open if not self._updated(parcel)]
 
     def flush(self) -> None:
         """All weights and all state are those of the last step begun. Collective."""
-        for number in range(self._panels):
-            self.need(number)
+        for layer, block in self._needed:
+            self.need(layer, block)
         self._drain()
 
     def close(self) -> None:
         """Give the requests back, after `flush`."""
-        for request in (*self._sends.values(), *self._receives.values()):
+        self._ticker.close()
+        for request in (*self._sends.values(), *self._receives):
             request.Free()
 
+    def _begin(self, rule: Rule) -> bool:
+        self._steps += 1
+        self._rule = rule
+        self._open = len(self._parcels)
+        self._unpacked = self._parcels[::-1]
+        MPI.Prequest.Startall(self._receives)
+        return True
+
     def _drain(self) -> None:
-        self._until(lambda: not self._queue and self._sending is None)
+        """Nothing of this rank's is under way any more."""
+        self._until(lambda: not (self._open or self._queue or self._sending))
+        self._ticker.rest()
 
     def _until(self, done: Callable[[], bool]) -> None:
         polls = 0
+        self._ticker.rest()
         with self._here.waiting():
             while not done():
-                self.poke()
-                os.sched_yield()
+                if not self._ticker.work(self._move):
+                    os.sched_yield()
                 polls += 1
                 if polls % POLLS == 0:
                     self._here.check()
+        self._ticker.wake()
+
+    def _tick(self) -> bool:
+        """While this rank computes: as much as has come together since the last tick."""
+        for _ in range(CALLS):
+            self._comm.Iprobe()
+        return self._move()
+
+    def _move(self) -> bool:
+        """Let things move: add up and send what is complete, take in what has arrived.
+
+        Returns:
+            Whether there may be more to do at once.
+        """
+        packed = self._pack()
+        for number in MPI.Prequest.Testsome(self._receives) or ():
+            parcel = self._parcels[number]
+            self._ahead -= parcel.size
+            heapq.heappush(self._arrived, (parcel.number, parcel))
+        self._sending = [request for request in self._sending if not request.Test()]
+        while self._queue and self._ahead < WINDOW:
+            number, parcel = heapq.heappop(self._queue)
+            self._ahead += parcel.size
+            self._sending.append(self._sends[number])
+            self._sending[-1].Start()
+        return self._update() or packed
 
     def _slowest(self) -> int:
         return min([self._flags[line + COUNT] for line in self._ranks])
 
-    def _pack(self) -> None:
-        complete = self._slowest() - (self._steps - 1) * self._panels
-        while self._unpacked and self._unpacked[-1].position < complete:
-            self._sync()
-            parcel = self._unpacked.pop()
-            parcel.pack(max([self._flags[line + WORD] for line in self._ranks]))
-            heapq.heappush(self._queue, parcel.number)
-
-    def _updated(self, parcel: Parcel) -> bool:
-        """Update the weights of a panel if it has arrived."""
-        if not self._receives[parcel.number].Test():
+    def _pack(self) -> bool:
+        """Make one panel ready to be sent, if there is one that is complete."""
+        complete = self._slowest() - (self._steps - 1) * self._events
+        if not self._unpacked or self._unpacked[-1].position >= complete:
             return False
-        assert self._rule is not None
         self._sync()
-        ordered_sum.run(parcel.additions)
-        weights, state, scratch = self._views[parcel.number]
-        self._rule(weights, parcel.gradient, state, scratch)
-        if parcel.number == 0:
-            words = [self._flags[line + WORD] for line in self._ranks]
-            self._flags[self._verdict] = max(parcel.unpack(), *words)
-        self._sync()
-        self._done[parcel.number] = self._steps
+        parcel = self._unpacked.pop()
+        parcel.pack(max([self._flags[line + WORD] for line in self._ranks]))
+        heapq.heappush(self._queue, (parcel.number, parcel))
         return True
 
-    @staticmethod
-    def _targets(
-        panel: Panel, weights: np.ndarray, state: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-        views = [panel.view(vector) for vector in state]
-        return panel.view(weights), views, _scratch(2, panel, weights.dtype)
+    def _update(self) -> bool:
+        """Update the weights of one panel that has arrived, once no backward pass needs them.
+
+        And once all panels are packed: whoever finds them updated may write its gradient again.
+        """
+        if self._unpacked or not self._arrived or self._slowest() < self._steps * self._events:
+            return False
+        _, parcel = heapq.heappop(self._arrived)
+        assert self._rule is not None
+        self._sync()
+        parcel.add_up()
+        self._rule(parcel.weights, parcel.gradient, parcel.state, parcel.scratch)
+        if parcel.number == 0:
+            words = [self._flags[line + WORD] for line in self._ranks]
+            self._flags[self._verdict] = max(parcel.word(), *words)
+        self._sync()
+        self._done[parcel.number] = self._steps
+        self._open -= 1
+        return True
 
 
-def _buffer(
-    count: int, shape: tuple[int, int], dtype: np.dtype
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Bytes for `count` matrices of a shape and a word, and views of the matrices."""
-    size = shape[0] * shape[1] * dtype.itemsize
-    buffer = np.zeros(count * size + 8, np.uint8)
-    return buffer, [
-        buffer[k * size : (k + 1) * size].view(dtype).reshape(shape) for k in range(count)
-    ]
-
-
-def _scratch(count: int, panel: Panel, dtype: np.dtype) -> list[np.ndarray]:
-    return [np.empty(panel.shape, dtype) for _ in range(count)]
-
-
-def _in(node: tree.Node, piece: tree.Node) -> bool:
-    return piece[0] <= node[0] and node[1] <= piece[1]
+def _blocks(grids: Sequence[Grid]) -> dict[tuple[int, int], slice]:
+    """Where the blocks of rows of all matrices lie in the vector, by (layer, block)."""
+    found, start = {}, 0
+    for layer, (row_ends, column_ends) in enumerate(grids, 1):
+        width = column_ends[-1]
+        lo = 0
+        for block, hi in enumerate(row_ends):
+            found[layer, block] = slice(start + lo * width, start + hi * width)
+            lo = hi
+        start += lo * width
+    return found

@@ -28,7 +28,7 @@ def test_matrices_lie_one_after_the_other(layers: list[int]) -> None:
 def test_arrays_begin_on_a_cache_line(shape: tuple[int, ...], dtype: type) -> None:
     for _ in range(20):
         array = aligned(shape, dtype)
-        assert array.ctypes.data % CACHE_LINE == 0
+        assert not array.size or array.ctypes.data % CACHE_LINE == 0  # what is empty is nowhere
         assert array.shape == shape
         assert array.dtype == dtype
         assert array.flags.c_contiguous

@@ -102,8 +102,7 @@ class Cluster:
 
     def environment(self) -> dict[str, str]:
         """What the command needs in its environment: TCP alone, as between real hosts."""
-        tcp = {"UCX_TLS": "tcp,self", "UCX_TCP_SNDBUF": "1m"}
-        return environment() | tcp | {"DISTNN_CLUSTER": self.name}
+        return environment() | {"UCX_TLS": "tcp,self", "DISTNN_CLUSTER": self.name}
 
     def start(
         self,
