@@ -70,6 +70,7 @@ def faulty(before: Path, folder: Path, launcher: str, *fault: object) -> tuple[R
         RANKS, *fault, *flags, module="faulty", env=ENV | {"DISTNN_FAULT": name}, timeout=40,
         python=PYTHONS[launcher],
     )  # fmt: skip
+    assert Path(name).exists(), f"ended before its fault: {result}"
     seconds = time.time() - float(Path(name).read_text())
     until = time.monotonic() + 5
     while (left := processes(name)) and time.monotonic() < until:
