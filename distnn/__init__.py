@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .errors import DistnnError, DivergenceError, InputError
+    from .errors import DistnnError, DivergenceError, InputError, RankFailed, StopRequested
     from .nn.network import Network
     from .nn.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
     from .trainer import Trainer
@@ -27,6 +27,8 @@ _HOMES = {
     "DistnnError": "errors",
     "InputError": "errors",
     "DivergenceError": "errors",
+    "RankFailed": "errors",
+    "StopRequested": "errors",
 }
 
 __all__ = [
@@ -41,6 +43,8 @@ __all__ = [
     "Nesterov",
     "Network",
     "RMSProp",
+    "RankFailed",
+    "StopRequested",
     "Trainer",
 ]
 

@@ -47,11 +47,11 @@ def _line(figures: Mapping[str, Any], with_heading: bool) -> str:
         "limit": figures["limit"],
     }
     name = f"{'-'.join(map(str, figures['layers']))}, {figures['batch']}"
-    cells = [f"{value * 1e6:11.1f}" for value in microseconds.values()]
+    cells = [f"{value * 1e6:12.1f}" for value in microseconds.values()]
     line = f"{name:<24}{''.join(cells)}{figures['ratio']:7.2f}{figures['samples_per_second']:12.0f}"
     if not with_heading:
         return line
-    titles = "".join(f"{title:>11}" for title in microseconds)
+    titles = "".join(f"{title:>12}" for title in microseconds)
     ranks = f"{figures['ranks']} ranks, microseconds"
     return f"{ranks:<24}{titles}{'ratio':>7}{'samples/s':>12}\n{line}"
 

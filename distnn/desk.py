@@ -1,6 +1,7 @@
 """What rank 0 alone looks at for a training run: the command line and the files it names."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,9 @@ class Desk:
         """Look at the command line and all that it names; raises InputError."""
         settings = parse_train(argv)
         directory = RunDirectory(settings.run_dir or default_path(settings.data))
+        if settings.resume and not settings.run_dir:
+            line = f"--resume without --run-dir: a new run begins in {directory.path}"
+            print(f"distnn.train: {line}", file=sys.stderr)
         settings, resumed = merged(settings, directory)
         settings = dataclasses.replace(settings, slices=settings.slices or ranks)
         check_slices(settings.slices or ranks, ranks)

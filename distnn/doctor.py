@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .advice import Link, Rank, advice
-from .command import run
+from .command import on_first, run
 
 if TYPE_CHECKING:
     from .parallel.team import Team
@@ -29,7 +29,9 @@ LINKS = 8  # nodes that are measured, of all
 def doctor(team: "Team", argv: Sequence[str]) -> None:
     """Measure on all ranks; rank 0 prints."""
     from .parallel import probe
+    from .run.settings import parse_doctor
 
+    on_first(team, lambda arguments: parse_doctor(arguments).to_dict(), argv)
     own = dataclasses.asdict(examine(team))
     ranks = [
         Rank(**{**facts, "cores": tuple(facts["cores"])})

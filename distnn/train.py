@@ -39,6 +39,7 @@ def load_what_all_need() -> None:
 def _train(team: "Team", desk: "Desk | None", told: dict[str, Any], started: float) -> None:
     from .bits import told_of_mixed_ranks
     from .building import build_network, build_optimizer, build_trainer
+    from .errors import StopRequested
     from .loading import Shape, load
     from .parallel.memory import SharedMemory
     from .run.settings import Settings
@@ -62,7 +63,11 @@ def _train(team: "Team", desk: "Desk | None", told: dict[str, Any], started: flo
     if mixed := told_of_mixed_ranks(team):
         _say(mixed)
     before = dataclasses.replace(position)
-    trainer.train(session, samples, test, settings.epochs, recorder, shape.is_classification)
+    try:
+        trainer.train(session, samples, test, settings.epochs, recorder, shape.is_classification)
+    except StopRequested as error:
+        where = f"; go on with --run-dir {desk.logbook.directory.path} --resume" if desk else ""
+        raise StopRequested(f"{error}{where}") from None
     session.collect_state()
     seconds, done = time.perf_counter() - started, session.items_since(before, len(samples))
 

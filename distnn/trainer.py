@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .agreement import check_fit
 from .arguments import instance, one_of, pair, positive, whole
 from .bits import agree_on_blas
 from .errors import DistnnError, DivergenceError, StopRequested
@@ -82,7 +83,7 @@ class Trainer:
         warmup: int = 0,
         run_dir: str | None = None,
         resume: bool = False,
-        checkpoint_every: str = "1",
+        checkpoint_every: str | int = "1",
         keep: int = 3,
         progress: str = "off",
         on_failure: str = "raise",
@@ -99,7 +100,7 @@ class Trainer:
         asked = Settings(
             run_dir=run_dir,
             resume=resume,
-            checkpoint_every=checkpoint_every,
+            checkpoint_every=str(checkpoint_every),
             keep=keep,
             progress=progress,
         )
@@ -150,6 +151,7 @@ class Trainer:
     def _fit_arrays(
         self, X: Any, T: Any, epochs: int, test: Any, partitioned: bool
     ) -> list[Record]:
+        check_fit(self, X, test, epochs, partitioned)
         data = [] if test is None else [pair(test, "test")]
         team = self.team.with_memory(self._needed(X, T, partitioned, data), _say)
         memory = SharedMemory(team)

@@ -30,9 +30,10 @@ stopped=no
 trap 'stopped=yes; kill -USR1 $mpi' USR1 TERM
 (sleep "$LIMIT"; kill -USR1 $mpi) >/dev/null 2>&1 &
 clock=$!
-while kill -0 $mpi 2>/dev/null; do    # a signal interrupts the waiting, not the run
+while :; do    # a signal interrupts the waiting, not the run
     wait $mpi
     code=$?
+    kill -0 $mpi 2>/dev/null || break
 done
 kill $clock 2>/dev/null
 

@@ -1,6 +1,5 @@
 """Measure one network's step on all ranks."""
 
-import os
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from ..building import build_optimizer
 from ..nn.network import Network
+from ..parallel.crowd import cores
 from ..parallel.memory import SharedMemory
 from ..parallel.team import Team
 from ..run.settings import BenchSettings, Settings
@@ -83,15 +83,16 @@ class Bench:
         network, team, settings = self.network, self.team, self.settings
         slices = settings.slices or team.size
         rows, own = -(-self.case.batch // slices), -(-slices // team.size)
-        self.team.comm.Barrier()
         sizes = limit.shapes(network, rows)
-        products = sum(limit.product_seconds(*one, network.dtype) for one in sizes)
         vectors = 1 + len(self.session.optimizer.state)
         touched = limit.bytes_of_update(network, vectors, slices)
-        self.team.comm.Barrier()
-        copies = limit.copy_seconds(touched // team.size)
-        crowd = max(1.0, team.node_size / len(os.sched_getaffinity(0)))
-        return float(self.of_all([crowd * (own * products + copies)]).max())
+        at_once, seconds = min(team.node_size, cores(team)), 0.0
+        team.largest(0)  # all begin together
+        if team.node_rank < at_once:  # the others rest: what shares a core is not at its best
+            products = sum(limit.product_seconds(*one, network.dtype) for one in sizes)
+            copies = limit.copy_seconds(touched // team.size)
+            seconds = team.node_size / at_once * (own * products + copies)
+        return float(self.of_all([seconds]).max())
 
     def close(self) -> None:
         """Give the memory back."""

@@ -26,6 +26,7 @@ MOVES, LATE, FAILURE, FAILURE_CODE, LAST = range(NUMBERS)
 BEATS = 20  # reports in a stall timeout
 LONGEST_BEAT = 2.0  # seconds
 POLLS = 4  # looks for messages in a beat
+AFTER_FAILURE = 1.0  # seconds, at least, that a close waits for the others once there is a failure
 HURRY = 0.005  # seconds between two looks when there is no more to wait for
 HOST_BYTES = 64
 ABANDONED: list["Pulse"] = []  # MPI may still write to what they hold
@@ -107,7 +108,8 @@ class Pulse:
         while self._thread.is_alive() and not self._given_up.is_set():
             self._thread.join(HURRY)
             if until is None and self._board.common[FAILED]:
-                until = time.monotonic() + 3 * beat(self._team.here.stall_timeout)
+                patience = max(3 * beat(self._team.here.stall_timeout), AFTER_FAILURE)
+                until = time.monotonic() + patience
             if until is not None and time.monotonic() > until:
                 self._given_up.set()
         if self._is_clean:
@@ -166,6 +168,8 @@ class Pulse:
                 talking -= done
                 done.clear()
             if talking and not self._pause():
+                for node in talking:  # its report may be under way: it must not wait for ever
+                    self._send(node, self._moves_beside(node), True)
                 return False
         return True
 

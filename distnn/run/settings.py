@@ -148,13 +148,18 @@ class PredictSettings(_Plain):
 
 
 @dataclasses.dataclass(frozen=True)
+class DoctorSettings(_Plain):
+    """``python -m distnn.doctor`` takes no flags."""
+
+
+@dataclasses.dataclass(frozen=True)
 class BenchSettings(_Plain):
     """What ``python -m distnn.bench`` can be told."""
 
     networks: str = setting(
         "784-30-10:16:sigmoid,784-128-10:64:sigmoid,784-512-512-10:256,784-2048-2048-10:1024",
         "Widths, batch size and activation of each, relu if left out",
-        pattern=r"(\d+(-\d+)+:\d+(:[a-z-]+)?)(,\d+(-\d+)+:\d+(:[a-z-]+)?)*",
+        pattern=r"(\d+(-\d+)+:0*[1-9]\d*(:[a-z-]+)?)(,\d+(-\d+)+:0*[1-9]\d*(:[a-z-]+)?)*",
         expects="WIDTHS:BATCH[:ACTIVATION], as 784-128-10:64:tanh, several with commas between",
     )
     optimizer: str = setting("sgd", "Rule of update", choices=OPTIMIZERS)
@@ -202,6 +207,12 @@ def parse_predict(argv: Sequence[str]) -> PredictSettings:
     flags = parse_flags(PredictSettings, argv, "python -m distnn.predict", summary)
     _require(flags, {"run_dir": "RUN_DIR", "data": "--data", "output": "--output"})
     return PredictSettings(**flags)
+
+
+def parse_doctor(argv: Sequence[str]) -> DoctorSettings:
+    """Nothing can be asked for but help; raises as `parse_train`."""
+    summary = "Measure ranks, cores, products and links for some seconds; say what to change."
+    return DoctorSettings(**parse_flags(DoctorSettings, argv, "python -m distnn.doctor", summary))
 
 
 def parse_bench(argv: Sequence[str]) -> BenchSettings:

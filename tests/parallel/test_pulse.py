@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from distnn.parallel import pulse
 from distnn.parallel.board import CODE, ELSEWHERE, FAILED, Board
 from distnn.parallel.mpi import MPI
 from distnn.parallel.pulse import Pulse, beat, can_be_felt
@@ -115,6 +116,29 @@ def test_nothing_is_left_over(team: Team, monkeypatch: pytest.MonkeyPatch) -> No
         assert not node.pulse._sending
         assert all(request == MPI.REQUEST_NULL for request in node.pulse._coming)
         comm.Free()
+
+
+def test_a_node_that_reports_too_late_is_answered_all_the_same(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failure the first leader does not wait for it; but it waits for the first."""
+    monkeypatch.setattr(pulse, "AFTER_FAILURE", 0.05)
+    report = Pulse._report
+
+    def late(self: Pulse) -> bool:
+        time.sleep(0.3)
+        return report(self)
+
+    if team.node == team.nodes - 1:
+        monkeypatch.setattr(Pulse, "_report", late)
+    node = leader(team)
+    if node.pulse is None:
+        return
+    if node.first:
+        node.board.common[FAILED] = 1
+    node.pulse.close()
+    assert node.board.common[FAILED]
+    team.leaders.Barrier()
 
 
 def test_a_node_that_falls_silent_is_named_and_not_waited_for(
