@@ -24,8 +24,9 @@ def test_bench(tmp_path, ranks):
         assert figures["ratio"] == figures["seconds"] / figures["limit"] > 1
 
 
-def test_bad_input():
-    job = mpirun(2, "--networks", "20-16-4", module="distnn.bench")
+@pytest.mark.parametrize("networks", ["20-16-4", "20-4:0"])
+def test_bad_input(networks):
+    job = mpirun(2, "--networks", networks, module="distnn.bench")
     assert job.code == 2
-    assert "--networks: '20-16-4'" in job.stderr
+    assert f"--networks: '{networks}'" in job.stderr
     assert len(job.stderr.splitlines()) == 1
