@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ def check_fit(trainer: "Trainer", X: Any, test: Any, epochs: int, partitioned: b
 
 def check_alike(team: "Team", values: dict[str, Any]) -> None:
     """Collective; raises an InputError on every rank that names what differs."""
-    texts = {name: json.dumps(value, sort_keys=True) for name, value in values.items()}
+    texts = {
+        name: json.dumps(value, sort_keys=True, default=_plain) for name, value in values.items()
+    }
     digest = hashlib.sha256(json.dumps(texts).encode()).digest()
     if team.all_equal(int.from_bytes(digest[:7])):
         return
@@ -66,6 +70,11 @@ def check_rows(team: "Team", rows: int | None) -> None:
             where="X",
             remedy="give all rows on every rank, or with partitioned=True each rank its own",
         )
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's as Python's."""
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _rows(X: Any) -> int | None:
