@@ -49,6 +49,7 @@ def doctor(team: "Team", argv: Sequence[str]) -> None:
 
 def examine(team: "Team") -> Rank:
     """This rank, while all others compute, too."""
+    from .parallel.crowd import own_cores
     from .parallel.team import shared_memory_room
     from .run.fingerprint import fingerprint
 
@@ -57,7 +58,7 @@ def examine(team: "Team") -> Rank:
     return Rank(
         host=socket.gethostname(),
         node=team.node,
-        cores=_cores(),
+        cores=tuple(sorted(own_cores())),
         machine_cores=os.cpu_count() or 1,
         blas=f"{facts['blas']} {facts['blas_version']} {facts['blas_kernel']}",
         blas_threads=facts["blas_threads"] or 1,
@@ -129,13 +130,6 @@ def _some(nodes: int) -> list[int]:
     """Nodes other than the first, spread over all of them if they are many."""
     count = min(LINKS, nodes - 1)
     return [1 + k * (nodes - 1) // count for k in range(count)]
-
-
-def _cores() -> tuple[int, ...]:
-    try:
-        return tuple(sorted(os.sched_getaffinity(0)))
-    except AttributeError:  # not Linux
-        return tuple(range(os.cpu_count() or 1))
 
 
 if __name__ == "__main__":

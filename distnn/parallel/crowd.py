@@ -28,7 +28,7 @@ def must_sleep(team: Team) -> bool:
 def cores(team: Team) -> int:
     """How many cores the ranks of this node may use between them. Collective over the node."""
     allowed = np.zeros(MOST_CORES, np.uint8)
-    allowed[sorted(_own_cores())] = 1
+    allowed[sorted(own_cores())] = 1
     team.node_comm.Allreduce(MPI.IN_PLACE, allowed, MPI.MAX)
     return int(allowed.sum())
 
@@ -41,7 +41,8 @@ def share_group(team: Team) -> bool:
     return int(ends[0]) == -int(ends[1])
 
 
-def _own_cores() -> set[int]:
+def own_cores() -> set[int]:
+    """The numbers of the cores that this rank may run on."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
