@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import RankFailed
+from . import lifeline
 
 STALL_TIMEOUT = 600.0
 LINE = 8  # numbers of a line: one cache line
@@ -91,7 +92,7 @@ class Board:
     @staticmethod
     def bytes(ranks: int) -> int:
         """How large the file must be."""
-        return 8 * LINE * (ranks + 1)
+        return 8 * (LINE * (ranks + 1) + lifeline.NUMBERS * ranks)
 
     def line(self, node_rank: int) -> memoryview:
         """The numbers of one rank of the node."""
@@ -100,6 +101,20 @@ class Board:
     def lines(self) -> list[memoryview]:
         """The numbers of every rank of the node."""
         return [self.line(node_rank) for node_rank in range(self.ranks)]
+
+    def lifeline(self, node_rank: int) -> memoryview:
+        """The numbers that tell of one rank's death."""
+        start = LINE * (self.ranks + 1) + lifeline.NUMBERS * node_rank
+        return self._numbers[start : start + lifeline.NUMBERS]
+
+    def lifelines(self) -> list[memoryview]:
+        """The numbers that tell of every rank's death."""
+        return [self.lifeline(node_rank) for node_rank in range(self.ranks)]
+
+    def dying(self) -> list[memoryview]:
+        """The lines of ranks that are dead, or about to be, and may not end yet."""
+        both = zip(self.lines(), self.lifelines(), strict=True)
+        return [line for line, life in both if lifeline.is_marked(life) and not line[ENDED]]
 
     def claim(self) -> bool:
         """The right to tell why the job ends; only the first who asks has it."""

@@ -19,7 +19,7 @@ from typing import NoReturn
 import numpy as np
 
 from ..errors import DistnnError, RankFailed
-from . import pulse, witness
+from . import lifeline, pulse, witness
 from .board import (
     CODE,
     ELSEWHERE,
@@ -66,7 +66,8 @@ class Watch:
     def __init__(self, team: Team, *, ends_job: bool = True) -> None:
         self.team, self.ends_job = team, ends_job
         self.host = socket.gethostname()
-        self.board, self._here = _shared_board(team), team.here
+        self.board, self._let_go = _shared_board(team)
+        self._here = team.here
         self._hears_others = pulse.can_be_felt(team)
         self._pulse = None
         if self._hears_others and team.node_rank == 0:
@@ -97,14 +98,14 @@ class Watch:
         """From now on this rank may end, and that is no failure; it is watched until it does."""
         self._here.enter("end")
         self._close_pulse()
-        self._here.line[ENDED] = 1
+        self._end_in_turn()
         if self._witness is not None:
             self._witness.returncode = 0  # it goes when the ranks are gone; nobody waits for it
 
     def close(self) -> None:
         """This rank is no longer watched, and watches no more."""
         self._close_pulse()
-        self._here.line[ENDED] = 1
+        self._end_in_turn()
         self._closed = True
         os.write(self._bell, b"!")
         self._thread.join()
@@ -127,6 +128,12 @@ class Watch:
             return
         self._end(f"distnn: {place(line, self.host)} {text}", code, line[RANK])
 
+    def _end_in_turn(self) -> None:
+        self._here.line[ENDED] = 1
+        if self._let_go is not None:
+            self._let_go()
+            self._let_go = None
+
     def _close_pulse(self) -> None:
         """Leaders wait here for one another, watched to the end."""
         if self._pulse is not None:
@@ -144,6 +151,7 @@ class Watch:
                 return
             dead = [line for handle, _ in events if (line := self._answer(handle)) is not None]
             if dead:
+                dead = self.board.dying() or dead
                 self._end(deaths(dead, self.host), 1, dead[0][RANK])
             # a job that was suspended finds hours gone: this thread did not watch them go by
             passed = min(time.monotonic() - start, 2 * INTERVAL)
@@ -305,8 +313,12 @@ def has_arrived(line: memoryview) -> bool:
     return bool(line[WAITING] or line[ENDED])
 
 
-def _shared_board(team: Team) -> Board:
-    """A page that the ranks of a node share; `team.here` stands on it from now on. Collective."""
+def _shared_board(team: Team) -> tuple[Board, Callable[[], None] | None]:
+    """A page that the ranks of a node share; `team.here` stands on it from now on. Collective.
+
+    Returns:
+        The board, and what lets go of this rank's lifeline.
+    """
     path = np.zeros(4096, np.uint8)
     if team.node_rank == 0:
         import tempfile
@@ -324,10 +336,11 @@ def _shared_board(team: Team) -> Board:
     line[:] = team.here.line
     line[PROCESS], line[RANK], line[ENDED] = os.getpid(), team.rank, 0
     team.here.line, team.here.common = line, board.common
+    let_go = lifeline.hold(board.lifeline(team.node_rank))
     team.node_comm.Barrier()  # all have opened it, and all lines are written
     if team.node_rank == 0:
         os.unlink(name)
-    return board
+    return board, let_go
 
 
 def _activity() -> tuple[float, int]:

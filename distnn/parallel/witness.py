@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .board import ENDED, PROCESS, WITNESSED, Board, deaths, open_process, tell
+from .lifeline import await_change, is_held, is_marked
 
 if TYPE_CHECKING:
     import subprocess
@@ -49,37 +50,54 @@ def await_start(board: Board) -> None:
 def main(handle: str, ranks: str, host: str) -> None:
     """Wait until every rank has ended; tell the first one that did so out of turn."""
     board = Board(int(handle), int(ranks))
-    poll = select.poll()
-    alive: dict[int, memoryview] = {}
+    poll, alive = select.poll(), {}
     for line in board.lines():
         process = open_process(line[PROCESS])
-        if process is None and Path(f"/proc/{line[PROCESS]}").exists():
-            board.common[WITNESSED] = 1
-            return  # this system cannot be asked
-        if process is None:
-            if not line[ENDED]:
-                _tell_deaths(board, [line], host)
-        else:
+        if process is not None:
             alive[process] = line
             poll.register(process, select.POLLIN)
     board.common[WITNESSED] = 1
+    dead = _first_marked(board)
+    if dead is None:
+        dead = _first_ended(board, poll, alive)
+    if dead:
+        if board.claim():
+            tell(deaths(dead, host))
+        _end_the_others(poll, alive)
+
+
+def _first_marked(board: Board) -> list[memoryview] | None:
+    """The lines of who died first; empty if all ended in turn; None if the kernel sets no marks."""
+    lifelines = board.lifelines()
+    if not all(is_held(numbers) or is_marked(numbers) for numbers in lifelines):
+        return None
+    while True:
+        held = [(numbers, numbers[0]) for numbers in lifelines if is_held(numbers)]
+        if dying := board.dying():
+            return dying
+        if not held:
+            return []
+        if not await_change(held):
+            return None
+
+
+def _first_ended(board: Board, poll: select.poll, alive: dict[int, memoryview]) -> list[memoryview]:
+    """The lines of who died first, or at the same look; empty if all ended in turn."""
+    early = [line for line in board.lines() if not Path(f"/proc/{line[PROCESS]}").exists()]
+    if dead := [line for line in early if not line[ENDED]]:
+        return dead
     while alive:
-        dead = []
-        for process, _ in poll.poll():
-            poll.unregister(process)
-            os.close(process)
-            line = alive.pop(process)
-            if not line[ENDED]:
-                dead.append(line)
-        if dead:
-            _tell_deaths(board, dead, host)
-            _end_the_others(poll, alive)
-            return
+        ended = [_gone(poll, alive, process) for process, _ in poll.poll()]
+        if dead := [line for line in ended if not line[ENDED]]:
+            return dead
+    return []
 
 
-def _tell_deaths(board: Board, lines: list[memoryview], host: str) -> None:
-    if board.claim():
-        tell(deaths(lines, host))
+def _gone(poll: select.poll, alive: dict[int, memoryview], process: int) -> memoryview:
+    """Take a process that has ended off the list; its line."""
+    poll.unregister(process)
+    os.close(process)
+    return alive.pop(process)
 
 
 def _end_the_others(poll: select.poll, alive: dict[int, memoryview]) -> None:
@@ -87,8 +105,7 @@ def _end_the_others(poll: select.poll, alive: dict[int, memoryview]) -> None:
     until = time.monotonic() + PATIENCE
     while alive and time.monotonic() < until:
         for process, _ in poll.poll(100):
-            poll.unregister(process)
-            alive.pop(process)
+            _gone(poll, alive, process)
     for process in alive:
         try:
             signal.pidfd_send_signal(process, signal.SIGKILL)

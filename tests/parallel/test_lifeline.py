@@ -1,0 +1,115 @@
+"""The kernel marks a dead thread's numbers before its process's files are closed."""
+
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from distnn.parallel import lifeline
+from distnn.parallel.lifeline import NUMBERS, await_change, hold, is_held, is_marked
+
+ROOT = Path(__file__).parents[2]
+HOLDER = """
+import mmap, sys, time
+from distnn.parallel.lifeline import NUMBERS, hold
+numbers = memoryview(mmap.mmap(int(sys.argv[1]), 0)).cast("q")
+let_go = hold(numbers[NUMBERS:])
+print("held", flush=True)
+sys.stdin.readline()
+let_go()
+"""
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A page of two ranks' numbers, and what starts a process that holds the second's."""
+    with (tmp_path / "page").open("w+b") as file:
+        file.truncate(2 * 8 * NUMBERS)
+        numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
+        processes = []
+
+        def start():
+            processes.append(subprocess.Popen(
+                [sys.executable, "-c", HOLDER, str(file.fileno())], pass_fds=[file.fileno()],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+            ))  # fmt: skip
+            if processes[-1].stdout.readline() != "held\n":
+                pytest.skip("this system has no robust mutex that we know")
+            return processes[-1]
+
+        yield numbers[NUMBERS:], start
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def test_a_killed_process_leaves_its_mark_before_its_pipes_close(shared):
+    """Those of a launcher: as soon as it can read the end of one, the mark is there."""
+    numbers, start = shared
+    assert not is_held(numbers)
+    for _ in range(20):
+        numbers[:] = memoryview(bytearray(8 * NUMBERS)).cast("q")
+        process = start()
+        assert is_held(numbers)
+        assert not is_marked(numbers)
+        process.send_signal(signal.SIGKILL)
+        assert process.stdout.read() == ""
+        assert is_marked(numbers)
+        assert not is_held(numbers)
+
+
+def test_who_lets_go_is_not_marked(shared):
+    numbers, start = shared
+    start().communicate("\n")
+    assert not is_held(numbers)
+    assert not is_marked(numbers)
+
+
+@pytest.mark.parametrize("way", ["killed", "let go"])
+def test_who_sleeps_is_woken(shared, way):
+    numbers, start = shared
+    process = start()
+    woken = []
+
+    def sleep():
+        while is_held(numbers):
+            if not await_change([(numbers, numbers[0])]):
+                return
+        woken.append(time.monotonic())
+
+    thread = threading.Thread(target=sleep)
+    thread.start()
+    thread.join(0.05)
+    if not thread.is_alive() and not woken:
+        pytest.skip("this system has no futex_waitv")
+    assert not woken
+    begin = time.monotonic()
+    process.send_signal(signal.SIGKILL) if way == "killed" else process.communicate("\n")
+    thread.join(10)
+    assert woken[0] - begin < 5
+    assert is_marked(numbers) == (way == "killed")
+
+
+def test_nobody_sleeps_on_what_has_changed():
+    numbers = memoryview(bytearray(8 * NUMBERS)).cast("q")
+    begin = time.monotonic()
+    await_change([(numbers, 7)])
+    assert time.monotonic() - begin < 5
+
+
+def test_more_than_the_system_takes_is_told():
+    numbers = memoryview(bytearray(8 * NUMBERS)).cast("q")
+    assert not await_change([(numbers, 0)] * 1000)
+
+
+def test_another_order_of_a_mutex_s_parts_is_noticed(monkeypatch):
+    numbers = memoryview(bytearray(8 * NUMBERS)).cast("q")
+    monkeypatch.setattr(lifeline.threading, "get_native_id", lambda: os.getpid() + 2**29)
+    assert hold(numbers) is None
+    assert not is_held(numbers)
