@@ -2,8 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from .nn.network import Network
 from .nn.optimizers import Adam, Optimizer
 from .nn.schedules import SCHEDULES
 from .parallel.board import STALL_TIMEOUT
-from .parallel.memory import SharedMemory
+from .parallel.memory import SharedMemory, closing
 from .parallel.reductions import REDUCTIONS
 from .parallel.team import Team
 from .parallel.teams import team_of
@@ -53,7 +52,9 @@ class Trainer:
         clip_norm: the largest norm a gradient may have; None for no limit.
         schedule, warmup: the course of the learning rate, see `distnn.nn.schedules`.
         run_dir: where `fit` writes metrics, checkpoints and the summary; None: nowhere.
-        resume: go on with the run that is in `run_dir`, if there is one.
+        resume: go on with the run that is in `run_dir`, if there is one. A script that is run again
+            ends as it would have ended undisturbed: its n-th `fit` trains until the run has the
+            epochs of the first n; one that the run has behind it trains nothing.
         checkpoint_every: "N" epochs or "Ns" steps between two checkpoints.
         keep: how many checkpoints stay, besides the best.
         progress: "auto", "bar", "lines" or "off".
@@ -129,7 +130,7 @@ class Trainer:
         Args:
             X: rows (n, n_0); T: targets as `Network.targets` takes them. The same on every rank,
                 or, with `partitioned`, each rank its own rows.
-            epochs: passes over the rows, from here on.
+            epochs: passes over the rows; with `resume`, less what the run has of them already.
             test: (X, T) to measure the network on after each epoch, the same on every rank.
 
         Returns:
@@ -155,7 +156,7 @@ class Trainer:
         data = [] if test is None else [pair(test, "test")]
         team = self.team.with_memory(self._needed(X, T, partitioned, data), _say)
         memory = SharedMemory(team)
-        with one_thread_per_rank(), self._run or nullcontext(), _closing(memory):
+        with one_thread_per_rank(), self._run or nullcontext(), closing(memory):
             samples = from_arrays(team, memory, self.network, X, T, partitioned)
             test_samples = from_arrays(team, memory, self.network, *data[0]) if data else None
             return self._fit(team, samples, test_samples, epochs)
@@ -383,17 +384,3 @@ def _run_of(asked: Settings) -> "TrainerRun | None":
 
 def _say(line: str) -> None:
     print(f"distnn: {line}", file=sys.stderr)
-
-
-@contextmanager
-def _closing(memory: SharedMemory) -> Iterator[None]:
-    """Give memory back after the work, and after an error that rises on every rank.
-
-    After any other error this rank is alone with it, and must not wait for the others.
-    """
-    try:
-        yield
-    except DistnnError:
-        memory.close()
-        raise
-    memory.close()

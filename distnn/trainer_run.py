@@ -26,11 +26,13 @@ class TrainerRun:
 
     Attributes:
         asked: run_dir, resume, checkpoint_every, keep and progress, as settings.
+        until: epochs that the run has, or had when it was stopped, after this trainer's fits.
     """
 
     asked: Settings
     logbook: Logbook | None = None
     begun: bool = False
+    until: int = 0
     started: float = 0.0
     before: Position = dataclasses.field(default_factory=Position)
 
@@ -45,26 +47,39 @@ class TrainerRun:
     def begin(self, trainer: "Trainer", epochs: int) -> int:
         """Open the directory at the first fit; the epoch until which to train. Collective.
 
-        A run that goes on is trained until it has `epochs` epochs; the next fit adds to them.
+        A fit begins where this trainer's fits before it ended. A run that goes on may be further:
+        then that part of the script, or all of the fit, is behind it.
 
         Raises:
             InputError: on every rank, if the directory cannot be used.
         """
-        position = trainer.position
         if self.begun:
             trainer.team.on_first(self._claim)
-            return position.epoch + epochs
-        told = trainer.team.on_first(lambda: self._open(trainer, epochs))
-        self.begun = True
-        if told is None:
-            return position.epoch + epochs
-        trainer.go_on(Position(**told), *(self.logbook.vectors() if self.logbook else (None, {})))
-        return max(epochs, trainer.position.epoch)
+        else:
+            told = trainer.team.on_first(lambda: self._open(trainer, epochs))
+            if told is not None:
+                vectors = self.logbook.vectors() if self.logbook else (None, {})
+                trainer.go_on(Position(**told), *vectors)
+            self.begun = True
+        return min(self.until, trainer.position.epoch) + epochs
 
     def recorder(
         self, trainer: "Trainer", session: Session, samples: Samples, until: int
     ) -> Recorder | None:
-        """The recorder, on rank 0. Collective; raises InputError."""
+        """The recorder, on rank 0; None for a fit that is behind the run. Collective.
+
+        Raises:
+            InputError: on every rank, see `Logbook.recorder`.
+        """
+        position = session.position
+        behind = (position.epoch, position.step) > (until, 0)
+        recorder = None if behind else self._begin(trainer, session, samples, until)
+        self.until = until
+        return recorder
+
+    def _begin(
+        self, trainer: "Trainer", session: Session, samples: Samples, until: int
+    ) -> Recorder | None:
         recorders: list[Recorder] = []
         self.started, self.before = time.perf_counter(), dataclasses.replace(session.position)
 
@@ -80,6 +95,7 @@ class TrainerRun:
             tensors["data"] = digest(samples)
             settings = self._settings(trainer, until)
             recorders.append(self.logbook.recorder(settings, session, len(samples), data, tensors))
+            self.logbook.checkpoint = None  # the fits that follow may have other data
 
         trainer.team.on_first(work)
         return recorders[0] if recorders else None

@@ -1,11 +1,12 @@
 """Trainer with a run directory: the files of a run, from arrays in memory."""
 
+import contextlib
 import json
 
 import numpy as np
 import pytest
 
-from distnn import Adam, InputError, Network, Trainer
+from distnn import Adam, InputError, Network, StopRequested, Trainer
 from distnn.run import checkpoint
 
 
@@ -71,6 +72,59 @@ def test_a_second_fit_goes_on_in_the_same_directory(tmp_path):
         == (summary(tmp_path / "once")["weights_sha256"])
     )
     assert len((tmp_path / "twice/metrics.jsonl").read_text().splitlines()) == 5
+
+
+def script(path, stop_at=None):
+    """Two fits on two data sets; the histories' epochs, as far as the script came."""
+    X, T = problem()
+    one = trainer(str(path), resume=True, checkpoint_every="3s", schedule="cosine")
+    epochs = []
+    write = checkpoint.write
+
+    def stopping(directory, name, *content):
+        if name == checkpoint.step_name(stop_at):
+            one.request_stop()
+        return write(directory, name, *content)
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(StopRequested):
+        if stop_at is not None:
+            patch.setattr(checkpoint, "write", stopping)
+        for rows, more in ((150, 2), (90, 3), (150, 1)):  # 10, 6, 10 steps an epoch
+            history = one.fit(X[:rows], T[:rows], epochs=more)
+            epochs.append([record["epoch"] for record in history])
+    return epochs, one.network.vector.copy()
+
+
+def test_a_script_of_several_fits_that_is_run_again_ends_as_if_undisturbed(tmp_path):
+    undisturbed, weights = script(tmp_path / "straight")
+    assert undisturbed == [[1, 2], [3, 4, 5], [6]]
+    again, same = script(tmp_path / "straight")
+    assert again == [[], [], []]
+    np.testing.assert_array_equal(same, weights)
+    # in the first fit, at its end, in the second, at an epoch's end there, in the third, at the end
+    for steps in (12, 20, 27, 32, 41, 48):
+        path = tmp_path / str(steps)
+        before, _ = script(path, stop_at=steps)
+        after, ended = script(path)
+        done = [epoch for fits in (before, after) for epochs in fits for epoch in epochs]
+        assert set(done) <= set(range(1, 7)), steps
+        np.testing.assert_array_equal(ended, weights, str(steps))
+        for name in ("metrics.jsonl", "config.toml"):
+            told = [(place / name).read_bytes() for place in (path, tmp_path / "straight")]
+            assert told[0] == told[1], (steps, name)
+        expected, found = summary(tmp_path / "straight"), summary(path)
+        for name in ("epochs", "steps", "weights_sha256", "optimizer_sha256"):
+            assert found[name] == expected[name], (steps, name)
+
+
+def test_after_a_refusal_the_same_fit_goes_as_far_as_before(tmp_path):
+    X, T = problem()
+    trainer(str(tmp_path)).fit(X, T, epochs=3)
+    on = trainer(str(tmp_path), resume=True)
+    with pytest.raises(InputError, match="other data"):
+        on.fit(X[1:], T[1:], epochs=5)
+    assert [record["epoch"] for record in on.fit(X, T, epochs=5)] == [4, 5]
+    assert [record["epoch"] for record in on.fit(X, T, epochs=1)] == [6]
 
 
 def test_a_directory_with_a_run_is_refused_unless_it_is_to_go_on(tmp_path):

@@ -1,9 +1,12 @@
 """Arrays that exist once per node and that every rank of the node reads and writes directly."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
 
+from ..errors import DistnnError
 from .mpi import MPI
 from .team import Team
 
@@ -72,3 +75,17 @@ class SharedMemory:
             buffer, _ = window.Shared_query(0)
             memory = np.asarray(memoryview(cast(Any, buffer)), np.uint8)[:size]
         return memory[-memory.ctypes.data % PAGE :]
+
+
+@contextmanager
+def closing(memory: SharedMemory) -> Iterator[None]:
+    """Give memory back after the work, and after an error that rises on every rank.
+
+    After any other error this rank is alone with it, and must not wait for the others.
+    """
+    try:
+        yield
+    except DistnnError:
+        memory.close()
+        raise
+    memory.close()
