@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .data.scaling import Scaling
+from .data.sources import ARRAYS
 from .data.targets import CLASSIFICATION, REGRESSION
 from .evaluation import are_classes
 from .logbook import Logbook, merged
@@ -16,8 +17,6 @@ from .session import Position, Session
 
 if TYPE_CHECKING:
     from .trainer import Trainer
-
-ARRAYS = "arrays"  # stands for the data set's path in config.toml
 
 
 @dataclasses.dataclass

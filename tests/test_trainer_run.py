@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 from distnn import Adam, InputError, Network, StopRequested, Trainer
+from distnn.evaluate import evaluate
+from distnn.parallel.mpi import MPI
+from distnn.parallel.team import Team
 from distnn.run import checkpoint
+from distnn.train import train
 
 
 def problem():
@@ -125,6 +129,23 @@ def test_after_a_refusal_the_same_fit_goes_as_far_as_before(tmp_path):
         on.fit(X[1:], T[1:], epochs=5)
     assert [record["epoch"] for record in on.fit(X, T, epochs=5)] == [4, 5]
     assert [record["epoch"] for record in on.fit(X, T, epochs=1)] == [6]
+
+
+def test_the_commands_say_that_arrays_of_a_program_are_in_no_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    X, T = problem()
+    one = trainer("r")
+    one.fit(X, T, epochs=1)
+    team = Team(MPI.COMM_SELF)
+    for command, words in ((evaluate, ["r"]), (train, ["r/config.toml"]),
+                           (train, ["--run-dir", "r", "--resume"])):  # fmt: skip
+        with pytest.raises(InputError, match=r"arrays of a program.*give a file with --data"):
+            command(team, words)
+    np.savez("same.npz", x_test=X, y_test=T, x_train=X, y_train=T)
+    capsys.readouterr()
+    evaluate(team, ["r", "--data", "same.npz"])
+    right = float(np.mean(one.network.predict(X) == T))
+    assert json.loads(capsys.readouterr().out)["accuracy"] == right
 
 
 def test_a_directory_with_a_run_is_refused_unless_it_is_to_go_on(tmp_path):

@@ -13,6 +13,7 @@ from distnn.data.table import Table
 from distnn.errors import InputError
 
 DIGITS = Path(__file__).with_name("digits.npz")
+ARRAYS = "arrays"  # stands for a path where the rows were a program's own
 FORMATS = "give digits, an .npz file, a folder of IDX files or a .csv file"
 
 
@@ -191,6 +192,9 @@ def _existing(path: str, target: str | None = None) -> Path:
             return file
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be opened ({error})", where=path, remedy=FORMATS) from error
+    if path == ARRAYS and not there:
+        what = "the run was trained on arrays of a program, which are in no file"
+        raise InputError(what, "data", "go on with that program, or give a file with --data")
     what = "neither a file nor a folder" if there else "no such file"
     raise InputError(what, where=path, remedy=FORMATS)
 
