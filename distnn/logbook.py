@@ -41,10 +41,13 @@ class Logbook:
         if not directory.claim():
             say(f"{directory}: no locks here, keep other jobs away")
         try:
-            return cls(directory, *open_checkpoint(directory))
+            found, position = open_checkpoint(directory)
+            if resumed and found is None:
+                _begin_anew(directory)
         except InputError:
             directory.release()
             raise
+        return cls(directory, found, position)
 
     def vectors(self) -> tuple[Array | None, dict[str, Array]]:
         """Weights and optimizer state of the checkpoint, as flat vectors; None and none without."""
@@ -135,6 +138,19 @@ def merged(settings: Settings, directory: RunDirectory) -> tuple[Settings, bool]
     if resumed:
         settings = merge_resumed(read_settings(directory.config), settings)
     return settings, resumed
+
+
+def _begin_anew(directory: RunDirectory) -> None:
+    """A run without a checkpoint: it was stopped before the first one, or somebody removed them.
+
+    Raises:
+        InputError: the run was finished, so that there were some; its results would be lost.
+    """
+    where = str(directory.checkpoints)
+    if directory.summary.exists():
+        remedy = "restore them, or start another run with --run-dir"
+        raise InputError("the checkpoints of this finished run are gone", where, remedy)
+    say(f"{where}: holds no checkpoint; the run begins anew, at step 0")
 
 
 def say(line: str) -> None:

@@ -51,6 +51,32 @@ def test_resume_starts_a_run_that_is_not_there_and_leaves_a_finished_one(tmp_pat
     assert again["steps"] == first["steps"]
 
 
+def test_without_its_checkpoints_a_run_begins_anew_and_says_so_or_is_refused(
+    tmp_path: Path,
+) -> None:
+    data = datasets.classes(tmp_path / "classes.npz")
+    command = ["--data", data, "--epochs", 2, "--slices", 4, "--run-dir", tmp_path / "r",
+               "--resume", "--progress", "off"]  # fmt: skip
+    assert mpirun(1, *command).stderr == ""
+    first, lines = run_summary(tmp_path / "r"), run_metrics(tmp_path / "r")
+    for path in (tmp_path / "r" / "checkpoints").iterdir():
+        path.unlink()
+
+    refused = mpirun(3, *command)
+    assert refused.code == 2
+    assert refused.stderr.count("\n") == 0
+    assert "checkpoints of this finished run are gone" in refused.stderr
+    assert (run_summary(tmp_path / "r"), run_metrics(tmp_path / "r")) == (first, lines)
+
+    (tmp_path / "r" / "summary.json").unlink()  # as of one that was stopped before a checkpoint
+    again = mpirun(3, *command)
+    assert again.code == 0
+    assert [line for line in again.stderr.splitlines() if "no checkpoint; the run begins" in line]
+    assert again.stderr.count("\n") == 0
+    assert run_summary(tmp_path / "r")["weights_sha256"] == first["weights_sha256"]
+    assert run_metrics(tmp_path / "r") == lines
+
+
 def test_another_kernel_is_told_in_one_line_and_the_run_goes_on(tmp_path: Path) -> None:
     data = datasets.classes(tmp_path / "classes.npz")
     command = ["--data", data, "--run-dir", tmp_path / "r", "--resume", "--slices", 2]
