@@ -1,6 +1,7 @@
 """What rank 0 alone looks at for a training run: the command line and the files it names."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from .recorder import Recorder
 from .run.directory import RunDirectory, default_path
 from .run.settings import Settings, parse_train
 from .session import Session, check_slices
+
+RUN_DIR = "DISTNN_RUN_DIR"  # of a job script, which cannot see what the config says
 
 
 @dataclasses.dataclass
@@ -31,8 +34,9 @@ class Desk:
     def open(cls, argv: Sequence[str], ranks: int) -> "Desk":
         """Look at the command line and all that it names; raises InputError."""
         settings = parse_train(argv)
-        directory = RunDirectory(settings.run_dir or default_path(settings.data))
-        if settings.resume and not settings.run_dir:
+        chosen = settings.run_dir or os.environ.get(RUN_DIR)
+        directory = RunDirectory(chosen or default_path(settings.data))
+        if settings.resume and not chosen:
             line = f"--resume without --run-dir: a new run begins in {directory.path}"
             print(f"distnn.train: {line}", file=sys.stderr)
         settings, resumed = merged(settings, directory)

@@ -161,6 +161,19 @@ def test_an_error_leaves_no_run_behind(run: Run) -> None:
     run()  # the directory is free
 
 
+@pytest.mark.parametrize(
+    ("flags", "used"), [([], "of-the-job"), (["--run-dir", "of-the-flags"], "of-the-flags")]
+)
+def test_a_job_script_gives_a_default_run_directory(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], used: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISTNN_RUN_DIR", "of-the-job")
+    desk = Desk.open(["--data", str(run.data), "--resume", *flags], ranks=1)
+    assert desk.logbook.directory.path == Path(used)
+    desk.logbook.directory.release()
+
+
 def test_what_all_ranks_are_told(run: Run) -> None:
     desk = Desk.open(["--data", str(run.data), "--run-dir", str(run.folder)], ranks=3)
     told = json.loads(json.dumps(desk.tell()))

@@ -103,7 +103,9 @@ class Settings(_Plain):
     blas: str = setting(
         "auto", "Matrix products: auto takes MKL on Intel's processors, if installed", choices=BLAS
     )
-    run_dir: str | None = setting(None, "The run's directory; by default runs/<time>-<data>")
+    run_dir: str | None = setting(
+        None, "The run's directory; by default $DISTNN_RUN_DIR, else runs/<time>-<data>"
+    )
     resume: bool = setting(False, "Go on with the run in the run directory, if there is one")
     checkpoint_every: str = setting(
         "1", "N epochs, or Ns for N steps",

@@ -39,6 +39,15 @@ def test_a_job_runs_to_its_end(slurm: Slurm, tmp_path: Path) -> None:
     assert summary["weights_sha256"] == run_summary(tmp_path / "one")["weights_sha256"]
 
 
+def test_a_run_directory_of_the_config_is_used(slurm: Slurm, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('epochs = 1\nrun_dir = "named/here"\n')
+    job = submit(slurm, tmp_path, config, *FLAGS)
+    slurm.wait(job, ("COMPLETED", "FAILED"))
+    assert run_summary(tmp_path / "named" / "here")["ranks"] == 4
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_signal_saves_the_run_and_it_goes_on_from_the_queue(slurm: Slurm, tmp_path: Path) -> None:
     """As before the time limit: the script is told, and the same job starts again."""
     data = datasets.classes(tmp_path / "classes.npz")
