@@ -1,6 +1,8 @@
 """A trained run as evaluate and predict need it: its network, its scaling, its task."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from .parallel.team import Team
 from .run import checkpoint
 from .run.checkpoint import Checkpoint, CheckpointError
 from .run.directory import RunDirectory
+from .run.files import reason, write_whole
 from .samples import Samples, shared_bytes
 from .session import MARGIN
 
@@ -186,17 +189,28 @@ def outputs(team: Team, network: Network, X: Array) -> Array | None:
 
 
 def write_predictions(path: str, trained: Trained, A: Array, probabilities: bool) -> None:
-    """Write class numbers, or real outputs in the targets' own units; raises InputError."""
+    """Write class numbers, or real outputs in the targets' own units.
+
+    Raises:
+        InputError: no space, no permission; what was in the file before is untouched.
+    """
     table, heading = _predictions(trained, A, probabilities)
+
+    def write(aside: Path) -> None:
+        with aside.open("wb") as file:
+            if path.endswith(".npy"):
+                # not the file itself: to one, numpy writes in a way that hides the system's reason
+                np.save(SimpleNamespace(write=file.write), table, allow_pickle=False)
+            else:
+                text = "%d" if table.dtype.kind == "i" else "%.9g"
+                head = ",".join(heading)
+                np.savetxt(file, table, text, ",", header=head, comments="", encoding="utf-8")
+
     try:
-        if path.endswith(".npy"):
-            np.save(path, table, allow_pickle=False)
-        else:
-            text = "%d" if table.dtype.kind == "i" else "%.9g"
-            np.savetxt(path, table, text, ",", header=",".join(heading), comments="")
+        write_whole(Path(path), write)
     except OSError as error:
         remedy = "give another --output"
-        raise InputError(f"cannot be written: {error.strerror}", path, remedy) from None
+        raise InputError(f"cannot be written: {reason(error)}", path, remedy) from None
 
 
 def _predictions(trained: Trained, A: Array, probabilities: bool) -> tuple[Array, list[str]]:

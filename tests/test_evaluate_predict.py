@@ -2,7 +2,9 @@
 
 import csv
 import json
+import resource
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -39,9 +41,10 @@ def houses(tmp_path_factory: pytest.TempPathFactory) -> Path:
     area, age = draw.uniform(30, 200, 120), draw.uniform(0, 80, 120)
     lines = [f"{a:.3f},{b:.3f},{2e5 + 3e3 * a:.3f},{0.5 - 1e-3 * b:.6f}"
              for a, b in zip(area, age, strict=True)]  # fmt: skip
-    (tmp_path / "h.csv").write_text("\n".join(["area,age,price,tax", *lines]) + "\n")
+    (tmp_path / "h.csv").write_text("\n".join(["area,age,price,taxe €", *lines]) + "\n")
     on_one_rank(
-        train, "--data", tmp_path / "h.csv", "--target", "price,tax", "--run-dir", tmp_path / "r",
+        train, "--data", tmp_path / "h.csv", "--target", "price,taxe €",
+        "--run-dir", tmp_path / "r",
         "--epochs", 200, "--learning-rate", 0.02, "--precision", "float64", *SHORT,
         "--checkpoint-every", 200,
     )  # fmt: skip
@@ -64,7 +67,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_real_targets_are_predicted_in_their_own_units(houses: Path) -> None:
     on_one_rank(predict, houses / "r", "--data", houses / "h.csv", "--output", houses / "p.csv")
     names, predicted = table(houses / "p.csv")
-    assert names == ["price", "tax"]
+    assert names == ["price", "taxe €"]
     _, rows = table(houses / "h.csv")
     assert np.abs(predicted[:, 0] - rows[:, 2]).mean() < 0.05 * rows[:, 2].std()
     assert np.abs(predicted[:, 1] - rows[:, 3]).mean() < 0.05 * rows[:, 3].std()
@@ -141,6 +144,27 @@ def test_outputs_that_cannot_be_written(classes: Path) -> None:
         on_one_rank(predict, *given, classes / "no" / "p.npy")
     with pytest.raises(InputError, match=r"\.csv or \.npy"):
         on_one_rank(predict, *given, classes / "p.txt")
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.npy"])
+def test_a_disk_that_is_full_leaves_the_predictions_before_and_no_part(
+    classes: Path, tmp_path: Path, name: str
+) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((5000, 3)))
+    given = (classes / "r", "--data", tmp_path / "x.npy", "--output", tmp_path / name)
+    on_one_rank(predict, *given)
+    before = (tmp_path / name).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=rf"{name}: cannot be written: File too large; give"):
+            on_one_rank(predict, *given)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / name).read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"x.npy", name}
 
 
 @pytest.mark.mpi
