@@ -153,13 +153,19 @@ def _checked(
             if np.ndim(T) == 1 and network.layers[-1] > 1:
                 targets = np.asarray(T).astype(np.intp)  # (n,), a fraction of one-hot's memory
         except InputError as error:
-            problem = error
+            problem = _of_a_rank(team, error) if partitioned else error
     team.agree(problem)
     kinds = {1: "class numbers", 2: "a matrix", 0: "nothing"}
     kind = (0 if not len(targets) else targets.ndim) if partitioned or team.is_first else 0
     kind_of_all = team.largest(kind)
     if kind not in (0, kind_of_all):
-        what = f"one rank gives {kinds[kind]}, another {kinds[kind_of_all]}"
-        problem = InputError(what, where="targets", remedy="give the same kind on every rank")
+        what = f"are {kinds[kind]}, and on another rank {kinds[kind_of_all]}"
+        remedy = "give the same kind on every rank"
+        problem = _of_a_rank(team, InputError(what, "targets", remedy))
     team.agree(problem)
     return rows, targets if kind else np.empty((0,) * kind_of_all)
+
+
+def _of_a_rank(team: Team, error: InputError) -> InputError:
+    """An error in the rows that one rank gave, which names it."""
+    return InputError(error.what, f"{error.where} of rank {team.callers_rank}", error.remedy)

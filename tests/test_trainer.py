@@ -449,6 +449,8 @@ def test_one_ranks_bad_part_is_an_error_on_every_rank(case: str) -> None:
     X, T, words = WRONG_ARRAYS[case] if WORLD.rank == WORLD.size - 1 else (*GOOD, "")
     with pytest.raises(InputError, match=WRONG_ARRAYS[case][2]):
         Trainer(network(), batch_size=8, slices=5).fit(X, T, 1, partitioned=True)
+    with pytest.raises(InputError, match=f"^[a-zA-Z]* of rank {WORLD.size - 1}: "):
+        Trainer(network(), slices=5).fit(X, T, 1, partitioned=True)
     assert words or WORLD.rank < WORLD.size - 1
 
 
@@ -456,8 +458,18 @@ def test_one_ranks_bad_part_is_an_error_on_every_rank(case: str) -> None:
 def test_parts_of_different_kinds() -> None:
     T = classes(20)
     mixed = T if WORLD.rank == 0 else np.eye(CLASSES)[T]
-    with pytest.raises(InputError, match="targets"):
+    one = "targets of rank 0: are class numbers, and on another rank a matrix"
+    with pytest.raises(InputError, match=one):
         Trainer(network(), slices=5).fit(rows(20), mixed, 1, partitioned=True)
+
+
+@pytest.mark.mpi
+def test_a_bad_part_is_that_of_the_callers_rank() -> None:
+    backwards = WORLD.Split(0, -WORLD.rank)  # the world's last rank is the caller's rank 0
+    X = rows(20) if WORLD.rank < WORLD.size - 1 else rows(20) * np.nan
+    trainer = Trainer(network(), slices=5, comm=backwards)
+    with pytest.raises(InputError, match=r"^X of rank 0: NaN"):
+        trainer.fit(X, classes(20), 1, partitioned=True)
 
 
 @pytest.mark.parametrize(

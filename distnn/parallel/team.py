@@ -89,6 +89,11 @@ class Team:
         return MPI.Get_processor_name()
 
     @property
+    def callers_rank(self) -> int:
+        """This rank's number in the communicator that was given."""
+        return self._base.rank
+
+    @property
     def is_first(self) -> bool:
         """Whether this is rank 0, the one that speaks, reads and writes."""
         return self.rank == 0
