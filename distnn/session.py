@@ -350,6 +350,17 @@ def check_slices(slices: int, ranks: int) -> None:
         )
 
 
+def told_of_empty_slices(plan: Plan) -> str:
+    """One line if no batch has an item for each slice, else nothing."""
+    size, slices = plan.batch_size, plan.slices
+    if slices <= size:
+        return ""
+    return (
+        f"{slices} slices for batches of {size}: {slices - size} of each step are empty "
+        f"and only cost time; at most {size} slices and ranks, or a larger --batch-size, cost less"
+    )
+
+
 def needed_bytes(
     network: Network, optimizer: Optimizer, team: Team, slices: int, update: str, data: int
 ) -> int:

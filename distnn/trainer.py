@@ -23,7 +23,7 @@ from .parallel.teams import team_of
 from .parallel.watch import watched
 from .run.settings import BLAS, UPDATES, Settings
 from .samples import Samples, from_arrays, shared_bytes
-from .session import Plan, Position, Session, check_slices, needed_bytes
+from .session import Plan, Position, Session, check_slices, needed_bytes, told_of_empty_slices
 from .threads import one_thread_per_rank
 
 if TYPE_CHECKING:  # what writes files is loaded where it does
@@ -118,6 +118,8 @@ class Trainer:
             warmup=whole(warmup, "warmup", 0),
         )
         check_slices(self.plan.slices, self.team.size)
+        if self.team.is_first and (line := told_of_empty_slices(self.plan)):
+            _say(line)
         self.position = Position()
         self._state: dict[str, np.ndarray] = {}
         self._stop = 0

@@ -508,6 +508,24 @@ def test_options(name: str, value: Any) -> None:
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize(("batch_size", "empty"), [(8, 0), (7, 0), (3, 4)])
+def test_more_slices_than_items_in_a_batch_are_told_once_and_change_nothing(
+    batch_size: int, empty: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    X, T = rows(20), classes(20)
+    many, few = network(), network()
+    Trainer(many, SGD(0.1), batch_size=batch_size, slices=7).fit(X, T, 2)
+    told = capsys.readouterr().err.splitlines()
+    if empty and WORLD.rank == 0:
+        assert len(told) == 1
+        assert f"7 slices for batches of {batch_size}: {empty} of each step are empty" in told[0]
+    else:
+        assert told == []
+    Trainer(few, SGD(0.1), batch_size=batch_size, slices=WORLD.size).fit(X, T, 2)
+    np.testing.assert_allclose(many.vector, few.vector, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.mpi
 def test_more_ranks_than_slices() -> None:
     with pytest.raises(InputError, match="slices"):
         Trainer(network(), slices=WORLD.size - 1)
