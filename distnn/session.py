@@ -103,6 +103,7 @@ class Session:
         self.team, self.network, self.optimizer, self.plan = team, network, optimizer, plan
         self.position = Position()
         self._rate = optimizer.learning_rate
+        self._home = network.vector if network.has_weights else None
         self.memory = SharedMemory(team)
         self.exchange = Exchange(
             self.memory,
@@ -158,11 +159,12 @@ class Session:
         self.exchange.collect_state()
 
     def close(self) -> None:
-        """Give the shared memory back; the network keeps its weights in memory of its own."""
+        """Give the shared memory back; the network's weights are where they were before it."""
         self.exchange.close()
-        vector = self.exchange.weights.copy()
+        home = np.empty_like(self.exchange.weights) if self._home is None else self._home
+        home[:] = self.exchange.weights
         self.team.node_comm.Barrier()
-        self.network.place(vector)
+        self.network.place(home)
         self._order_memory.close()
         self.memory.close()
 

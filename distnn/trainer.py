@@ -202,7 +202,7 @@ class Trainer:
         """
         self.position, self._state = position, state
         if weights is not None:
-            self.network.place(weights)
+            self.network.take(weights)
 
     def open_session(self, team: Team) -> Session:
         """The vectors of this training in shared memory, holding the position reached.

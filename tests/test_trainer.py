@@ -508,6 +508,26 @@ def test_options(name: str, value: Any) -> None:
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("taken", ["before a fit", "between two fits"])
+def test_views_of_the_weights_outlive_a_fit(taken: str) -> None:
+    X, T = rows(20), classes(20)
+    trainer = Trainer(network(), SGD(0.1), batch_size=8, slices=5)
+    if taken == "between two fits":
+        trainer.fit(X, T, 1)
+    views, before = trainer.network.weights, trainer.network.vector.copy()
+    trainer.fit(X, T, 2)
+    flat = np.concatenate([W.reshape(-1) for W in views])
+    assert not np.array_equal(flat, before)
+    assert flat.tobytes() == bits(trainer.network)
+    for W in views:  # it is seen by predictions and by the next fit
+        W[:] = 0
+    assert np.ptp(trainer.network.forward(X)) == 0
+    trainer.fit(X, T, 1)
+    assert not views[0].any()  # units without weights learn nothing
+    assert views[1][0].any()
+
+
+@pytest.mark.mpi
 @pytest.mark.parametrize(("batch_size", "empty"), [(8, 0), (7, 0), (3, 4)])
 def test_more_slices_than_items_in_a_batch_are_told_once_and_change_nothing(
     batch_size: int, empty: int, capsys: pytest.CaptureFixture[str]

@@ -65,6 +65,18 @@ def test_a_run_goes_on_to_the_hash_of_one_that_was_not_stopped(tmp_path):
     assert lines[0] == lines[1]
 
 
+def test_views_of_the_weights_show_those_of_the_run_that_goes_on(tmp_path):
+    X, T = problem()
+    first = trainer(str(tmp_path))
+    first.fit(X, T, epochs=2)
+    on = trainer(str(tmp_path), resume=True)
+    views = on.network.weights
+    on.fit(X, T, epochs=2)
+    np.testing.assert_array_equal(
+        np.concatenate([W.reshape(-1) for W in views]), first.network.vector
+    )
+
+
 def test_a_second_fit_goes_on_in_the_same_directory(tmp_path):
     X, T = problem()
     twice = trainer(str(tmp_path / "twice"))

@@ -85,7 +85,10 @@ class Network:
 
     @property
     def weights(self) -> list[Array]:
-        """``[W[1], ..., W[L]]``: writable views, (1 + n_in, n_out), row 0 the bias."""
+        """``[W[1], ..., W[L]]``: writable views, (1 + n_in, n_out), row 0 the bias.
+
+        They stay valid: when a ``Trainer.fit`` has ended, they show what the weights became.
+        """
         if self._vector is None:
             vector = aligned((self.size,), self.dtype)
             self.draw(vector)
@@ -115,6 +118,13 @@ class Network:
         assert vector.dtype == self.dtype, (vector.dtype, self.dtype)
         self._vector = vector
         self._weights = self.views(vector)
+
+    def take(self, vector: Array) -> None:
+        """Let the weights be these (size,); views of them that somebody holds show it."""
+        if self.has_weights:
+            self.vector[:] = vector
+        else:
+            self.place(vector)
 
     def draw(self, vector: Array) -> None:
         """Write the initial weights into a flat vector (size,), drawn from (seed, layer)."""
