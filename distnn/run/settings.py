@@ -60,7 +60,10 @@ class Settings(_Plain):
 
     data: str = setting("digits", "digits, or a path: .npz, folder of IDX files, .csv")
     test_data: str | None = setting(None, "A second file, with the test set")
-    target: str | None = setting(None, "Name of the target column(s) or array")
+    target: str | None = setting(
+        None, "Target column (its name, or its number from 0 on without a header), several as "
+        "price,tax; or name of the target array"
+    )  # fmt: skip
     hidden: list[int] = setting(  # noqa: RUF009
         [64], "Widths of the hidden layers, as 128 64", least=1, most=LARGEST
     )
@@ -131,7 +134,7 @@ class EvaluateSettings(_Plain):
 
     run_dir: str = setting("", "The run's directory", positional=True)
     data: str | None = setting(None, "Data set; by default the test set of the run")
-    target: str | None = setting(None, "Name of the target; by default as in the run")
+    target: str | None = setting(None, "Target, as for train; by default that of the run")
     checkpoint: str = setting("latest", "latest, best (least test loss), or a path")
 
 

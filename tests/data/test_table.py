@@ -63,6 +63,9 @@ def test_without_header_columns_have_numbers(tmp_path):
     path = write(tmp_path / "plain.csv", "1,2,3\n\n4,5,6")
     assert open_data(path).y_train.tolist() == [3, 6]
     assert open_data(path, target="0").y_train.tolist() == [1, 4]
+    several = open_data(path, target="2,0")
+    assert several.y_train.tolist() == [[3, 1], [6, 4]]
+    assert filled(several.x_train).tolist() == [[2], [5]]
     assert open_data(path).feature_names is None
     refused(
         path, "no such column '3'; the file has no header: give a number from 0 to 2", target="3"
