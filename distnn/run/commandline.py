@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from distnn import __version__
 from distnn.errors import InputError
 from distnn.run.fields import Setting, checked, from_text, nearest, settings_of, shown
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class HelpRequested(Exception):
-    """``--help`` was given: `text` is to be printed once, and the command ends with code 0."""
+    """``--help`` or ``--version``: `text` is to be printed once; the command ends with code 0."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -36,7 +37,7 @@ def parse_flags(cls: type, argv: Sequence[str], program: str, summary: str) -> d
 
     Raises:
         InputError: an unknown flag, a value that the setting does not accept.
-        HelpRequested: ``--help`` or ``-h`` is among the arguments.
+        HelpRequested: ``--help``, ``-h`` or ``--version`` is among the arguments.
     """
     from cyclopts import App, CycloptsError
 
@@ -46,7 +47,7 @@ def parse_flags(cls: type, argv: Sequence[str], program: str, summary: str) -> d
         name=program,
         help=summary,
         usage=f"Usage: {_usage(program, settings.values())}",
-        version_flags=[],
+        version=f"distnn {__version__}",
         help_formatter="plain",
         help_format="plaintext",
     )
@@ -57,6 +58,8 @@ def parse_flags(cls: type, argv: Sequence[str], program: str, summary: str) -> d
         raise _translated(error, [one.flag for one in settings.values()]) from None
     if command == app.help_print:
         raise HelpRequested(_help(app))
+    if command == app.version_print:
+        raise HelpRequested(str(app.version))
     return {name: _held(settings[name], value) for name, value in given.arguments.items()}
 
 

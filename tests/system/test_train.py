@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import datasets
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from launch import mpirun, run_metrics, run_summary, train
+from launch import ROOT, mpirun, run_metrics, run_summary, train
 
 SUMMARY = {
     "weights_sha256", "optimizer_sha256", "steps", "epochs", "ranks", "nodes", "slices",
@@ -63,6 +64,14 @@ def test_help_is_printed_once(module: str) -> None:
     assert result.stdout.lower().count("usage") == 1
     assert "--data" in result.stdout
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "bench", "doctor"])
+def test_the_version_is_that_of_the_project(name: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    result = mpirun(0, "--version", module=f"distnn.{name}")
+    assert (result.code, result.stderr) == (0, "")
+    assert result.stdout == f"distnn {project['version']}\n"
 
 
 def test_a_diverging_run_ends_with_3_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
