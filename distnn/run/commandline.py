@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from distnn import __version__
+import distnn
 from distnn.errors import InputError
 from distnn.run.fields import Setting, checked, from_text, nearest, settings_of, shown
 
@@ -47,7 +47,7 @@ def parse_flags(cls: type, argv: Sequence[str], program: str, summary: str) -> d
         name=program,
         help=summary,
         usage=f"Usage: {_usage(program, settings.values())}",
-        version=f"distnn {__version__}",
+        version=f"distnn {distnn.__version__}",
         help_formatter="plain",
         help_format="plaintext",
     )
