@@ -168,6 +168,11 @@ class Session:
         self._order_memory.close()
         self.memory.close()
 
+    def end_thread(self) -> None:
+        """The thread beside this rank ends, also after an error of this rank alone."""
+        if self.exchange.overlap is not None:
+            self.exchange.overlap.end_thread()
+
     # --- the loop ------------------------------------------------------------------------------
 
     def begin_epoch(self, samples: Samples) -> int:

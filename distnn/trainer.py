@@ -168,9 +168,9 @@ class Trainer:
         if run is not None:
             until = run.begin(self, epochs)
         session = self.open_session(team)
-        if run is not None:
-            recorder = run.recorder(self, session, samples, until)
         try:
+            if run is not None:
+                recorder = run.recorder(self, session, samples, until)
             records = self.train(session, samples, test, until, recorder)
             session.collect_state()
             if run is not None:
@@ -181,7 +181,10 @@ class Trainer:
         except DistnnError:
             self.close_session(session)
             raise
-        self.close_session(session)
+        else:
+            self.close_session(session)
+        finally:
+            session.end_thread()
         return records
 
     def request_stop(self) -> None:

@@ -1,5 +1,6 @@
 """The trainer's public contract, against plain numpy restated here, on any number of ranks."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from distnn import SGD, Adam, DivergenceError, InputError, Momentum, Network, Trainer
 from distnn.data.order import epoch_order
-from distnn.errors import StopRequested
+from distnn.errors import RankFailed, StopRequested
 from distnn.parallel import team as team_module
 from distnn.parallel.mpi import MPI
+from distnn.parallel.team import Team
+from distnn.session import Session
 
 WORLD, SELF = MPI.COMM_WORLD, MPI.COMM_SELF
 CLASSES = 3
@@ -505,6 +508,22 @@ def test_options(name: str, value: Any) -> None:
     arguments = {"network": network(), name: value}
     with pytest.raises(InputError, match=name):
         Trainer(**arguments)
+
+
+@pytest.mark.mpi
+def test_a_failure_leaves_no_thread_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(session: Session, *arguments: Any) -> int:
+        if session.position.steps == 2 and WORLD.rank == WORLD.size - 1:
+            raise ZeroDivisionError("injected")
+        return right_step(session, *arguments)
+
+    right_step, threads = Session.step, set(threading.enumerate())
+    monkeypatch.setattr(Session, "step", step)
+    trainer = Trainer(network(), batch_size=8, slices=5, comm=Team(shared=False))
+    with pytest.raises(ZeroDivisionError if WORLD.rank == WORLD.size - 1 else RankFailed):
+        trainer.fit(rows(20), classes(20), 2)
+    assert set(threading.enumerate()) <= threads
+    WORLD.Barrier()
 
 
 @pytest.mark.mpi

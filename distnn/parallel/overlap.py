@@ -142,9 +142,13 @@ class Overlap:
 
     def close(self) -> None:
         """Give the requests back, after `flush`."""
-        self._ticker.close()
+        self.end_thread()
         for request in (*self._sends.values(), *self._receives):
             request.Free()
+
+    def end_thread(self) -> None:
+        """Nothing moves beside the passes any more; nobody is waited for."""
+        self._ticker.close()
 
     def _begin(self, rule: Rule) -> bool:
         self._steps += 1
