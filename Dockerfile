@@ -5,7 +5,7 @@ FROM python:3.12-slim
 # Not needed where all ranks are in one container.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends openssh-client openssh-server \
-    && rm -rf /var/lib/apt/lists/* \
+    && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* \
     && mkdir -p /run/sshd \
     && useradd --create-home --uid 1000 distnn \
     && printf '%s\n' 'Port 2222' 'StrictHostKeyChecking no' 'UserKnownHostsFile /dev/null' \
