@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import signal
 import socket
 import sys
 import threading
@@ -35,12 +36,14 @@ def run(name: str, command: Command) -> NoReturn:
     Any other exception is a failure of this rank: its traceback is printed and the whole job ends
     at once, because the other ranks would wait for this one forever.
     """
+    # Until it has a handler, an interrupt ends a rank as any other signal does: as an exception it
+    # would be told by every rank, and leave those waiting that are inside MPI.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     default_to_one()
     faulthandler.enable()
     from .parallel.mpi import MPI
-    from .signals import StopSignals, end_on_interrupt
+    from .signals import StopSignals
 
-    end_on_interrupt()
     watch: Watch | None = None
     code = 0
     try:

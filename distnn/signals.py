@@ -44,13 +44,5 @@ class StopSignals:
             self._watch.fail(128 + number, f"got a second signal, {name}: it ends at once")
 
 
-def end_on_interrupt() -> None:
-    """Before the ranks are joined, an interrupt ends a process as any other signal does.
-
-    Python's own way, an exception, would leave those ranks waiting that are inside MPI.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def _leave_it_to_the_pipe(number: int, frame: object) -> None:
     """Python must have a handler for the number to be written to the pipe."""
