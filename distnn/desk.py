@@ -41,7 +41,7 @@ class Desk:
             print(f"distnn.train: {line}", file=sys.stderr)
         settings, resumed = merged(settings, directory)
         settings = dataclasses.replace(settings, slices=settings.slices or ranks)
-        check_slices(settings.slices or ranks, ranks)
+        check_slices(settings.slices or ranks, ranks, recorded=resumed)
         source = open_data(settings.data, settings.test_data, settings.target)
         loader = Loader.open(source, settings.output, settings.loss)
         settings = resolve(settings, loader.shape())

@@ -347,13 +347,14 @@ def _worst(weights: Sequence[Array]) -> str:
     return f"the largest weight is {size:.3g}, in W{largest.index(size) + 1}"
 
 
-def check_slices(slices: int, ranks: int) -> None:
-    """InputError if some rank would have no slice."""
+def check_slices(slices: int, ranks: int, recorded: bool = False) -> None:
+    """InputError if some rank would have no slice; those of a recorded run cannot be changed."""
     if slices < ranks:
+        more = f"or {'begin another run with' if recorded else 'use'} --slices {ranks} or more"
         raise InputError(
             f"{ranks} ranks for {slices} slices: a rank needs at least one",
             where="slices",
-            remedy=f"start at most {slices} ranks, or use --slices {ranks} or more",
+            remedy=f"start at most {slices} ranks, {more}",
         )
 
 

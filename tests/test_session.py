@@ -139,6 +139,8 @@ def test_slices_and_ranks() -> None:
     check_slices(8, 3)
     with pytest.raises(InputError, match=r"3 ranks for 2 slices.*at most 2 ranks.*--slices 3"):
         check_slices(2, 3)
+    with pytest.raises(InputError, match=r"at most 2 ranks, or begin another run with --slices 3"):
+        check_slices(2, 3, recorded=True)
 
 
 @pytest.mark.mpi
