@@ -9,6 +9,7 @@ from distnn.errors import InputError
 from distnn.run.fields import checked, nearest, settings_of
 
 LARGEST_CONFIG = 1 << 20  # bytes; a settings file has a few hundred
+NOT_DATA = "give a TOML config file here, and data with --data"
 
 
 def read_config(path: str | Path, cls: type) -> dict[str, Any]:
@@ -51,7 +52,8 @@ def _parsed(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         what = _located(str(error), last=text.rstrip().count("\n") + 1)
-        raise InputError(f"damaged: {what}", str(path), "it must be TOML") from None
+        remedy = "it must be TOML" if path.suffix == ".toml" else NOT_DATA
+        raise InputError(f"damaged: {what}", str(path), remedy) from None
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits; 1,000 nested lists
         raise InputError(f"damaged: {str(error)[:80]}", str(path), "it must be TOML") from None
 
@@ -70,7 +72,7 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(LARGEST_CONFIG + 1)
     except FileNotFoundError:
-        remedy = "give the path of a TOML file"
+        remedy = "give the path of a TOML file" if path.suffix == ".toml" else NOT_DATA
         raise InputError("no such config file", str(path), remedy) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -95,7 +95,10 @@ def settings_of(cls: type) -> Mapping[str, Setting]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """A remedy that names the known name nearest to `name`, or all if none is near."""
     known = list(known)
+    initials = {"".join(word[0] for word in re.findall("[a-z]+", one)): one for one in known}
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+    if len(short := name.strip("-").lower()) > 1 and short in initials:
+        near = [initials[short]]  # --lr
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
 
 

@@ -95,6 +95,7 @@ def test_interval_in_a_file_may_be_a_number(tmp_path):
 
 BAD_FLAGS = [
     (["--batchsize", "3"], ["--batchsize", "unknown", "did you mean --batch-size"]),
+    (["--lr", "3"], ["--lr", "unknown", "did you mean --learning-rate"]),
     (["--qwerty"], ["--qwerty", "unknown", "--batch-size"]),
     (["-b", "3"], ["-b", "unknown"]),
     (["--batch-size", "x"], ["--batch-size", "'x'", "whole number"]),
@@ -136,7 +137,8 @@ BAD_FLAGS = [
     (["--checkpoint-every", "٣"], ["--checkpoint-every"]),
     (["--resume=maybe"], ["--resume", "maybe"]),
     (["a.toml", "b.toml"], ["b.toml", "unexpected"]),
-    (["no-such.toml"], ["no-such.toml", "no such config file"]),
+    (["no-such.toml"], ["no-such.toml", "no such config file", "a TOML file"]),
+    (["digits"], ["digits", "no such config file", "data with --data"]),
     (["/"], ["/", "not a file"]),
     (["/dev/zero"], ["/dev/zero", "not a file"]),
     (["x" * 5000], ["cannot be read"]),
@@ -161,6 +163,7 @@ def test_bad_flags(argv, parts):
 BAD_CONFIGS = [
     ("batchsize = 3", ["unknown key 'batchsize'", "did you mean batch_size"]),
     ("batch-size = 3", ["unknown key", "did you mean batch_size"]),
+    ("lr = 3", ["unknown key", "did you mean learning_rate"]),
     ("config = 'a'", ["unknown key"]),
     ("given = ['a']", ["unknown key"]),
     ("[train]\nseed = 1", ["unknown key 'train'"]),
