@@ -1,4 +1,7 @@
-"""Trains from Python, on all ranks there are:  mpirun -n 4 python examples/train_from_python.py"""
+"""Trains from Python, on all ranks there are:
+
+mpirun -n 4 python -m mpi4py examples/train_from_python.py
+"""
 
 import numpy as np
 from mpi4py import MPI
