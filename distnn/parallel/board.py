@@ -114,7 +114,7 @@ class Board:
     def dying(self) -> list[memoryview]:
         """The lines of ranks that are dead, or about to be, and may not end yet."""
         both = zip(self.lines(), self.lifelines(), strict=True)
-        return [line for line, life in both if lifeline.is_marked(life) and not line[ENDED]]
+        return [line for line, life in both if lifeline.is_marked(life[0]) and not line[ENDED]]
 
     def claim(self) -> bool:
         """The right to tell why the job ends; only the first who asks has it."""

@@ -12,16 +12,12 @@ import sys
 
 import numpy as np
 
+from .lifeline import Timespec
+
 SYSTEM_CALL = {"x86_64": 202, "aarch64": 98, "riscv64": 98}  # by machine: little-endian ones
 WAIT, WAKE = 0, 1
 EVERYBODY = 0x7FFFFFFF
 LOW = 0xFFFFFFFF  # the half of a number that the kernel looks at
-
-
-class Timespec(ctypes.Structure):
-    """A time as the kernel takes it."""
-
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
 
 class Futex:
@@ -35,7 +31,7 @@ class Futex:
     def __init__(self, numbers: np.ndarray, seconds: float) -> None:
         self._numbers = numbers  # the addresses below are good as long as it is there
         self._start, self._size = numbers.ctypes.data, numbers.itemsize
-        self._longest = Timespec(int(seconds), int(seconds % 1 * 1e9))
+        self._longest = Timespec.of(seconds)
         self._timeout = ctypes.byref(self._longest)
         self._number = SYSTEM_CALL[platform.machine()]
         address, whole = ctypes.c_void_p, ctypes.c_int

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 NUMBERS = 8  # of 64 bits: a cache line, of which pthread_mutex_t takes 40 or 48 bytes
@@ -29,6 +30,17 @@ class Waiter(ctypes.Structure):
         ("flags", ctypes.c_uint32),
         ("reserved", ctypes.c_uint32),
     )
+
+
+class Timespec(ctypes.Structure):
+    """A time as the kernel takes it."""
+
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+    @classmethod
+    def of(cls, seconds: float) -> "Timespec":
+        """So many seconds."""
+        return cls(int(seconds), int(seconds % 1 * 1e9))
 
 
 def hold(numbers: memoryview) -> Callable[[], None] | None:
@@ -62,29 +74,30 @@ def hold(numbers: memoryview) -> Callable[[], None] | None:
     return lambda: library.pthread_mutex_unlock(mutex)
 
 
-def is_held(numbers: memoryview) -> bool:
-    """Whether a living thread holds it."""
-    return bool(numbers[0] & OWNER)
+def is_held(first: int) -> bool:
+    """Whether a living thread holds the numbers with this first one."""
+    return bool(first & OWNER)
 
 
-def is_marked(numbers: memoryview) -> bool:
-    """Whether the thread that held it has died."""
-    return bool(numbers[0] & DIED)
+def is_marked(first: int) -> bool:
+    """Whether the thread that held the numbers with this first one has died."""
+    return bool(first & DIED)
 
 
-def await_change(seen: list[tuple[memoryview, int]]) -> bool:
-    """Sleep until one of several is let go or marked.
+def await_change(seen: list[tuple[memoryview, int]], seconds: float) -> bool:
+    """Sleep until one of several is let go or marked; not longer than `seconds`.
 
     Args:
-        seen: numbers, and the first of them as the caller saw it.
+        seen: numbers, and the first of them as the caller saw it, once.
 
     Returns:
-        False where the system cannot do that, or not with so many.
+        False where the system cannot do that, or not with none or so many.
     """
     waiters = (Waiter * len(seen))()
     for waiter, (numbers, value) in zip(waiters, seen, strict=True):
         waiter.address = ctypes.addressof(ctypes.c_char.from_buffer(numbers))
         waiter.value, waiter.flags = value & 0xFFFFFFFF, BITS_32
+    until = ctypes.byref(Timespec.of(time.monotonic() + seconds))
     call = ctypes.CDLL(None, use_errno=True).syscall
-    done = call(SYSTEM_CALL, waiters, len(seen), 0, None, 0)
-    return done >= 0 or ctypes.get_errno() in (errno.EAGAIN, errno.EINTR)
+    done = call(SYSTEM_CALL, waiters, len(seen), 0, until, time.CLOCK_MONOTONIC)
+    return done >= 0 or ctypes.get_errno() in (errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT)

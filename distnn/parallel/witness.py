@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .board import ENDED, PROCESS, WITNESSED, Board, deaths, open_process, tell
-from .lifeline import await_change, is_held, is_marked
+from .lifeline import await_change, is_held
 
 if TYPE_CHECKING:
     import subprocess
@@ -22,6 +22,7 @@ PACKAGE = Path(__file__).parents[1]
 SCRIPT = "import sys; sys.path.insert(0, sys.argv.pop()); "
 SCRIPT += "from distnn.parallel.witness import main; main(*sys.argv[1:])"
 START_SECONDS = 1.0  # longest that a rank waits for the witness to be there
+LOOK_SECONDS = 1.0  # at most, to the next look at who has ended without a mark
 PATIENCE = 5.0  # seconds that a launcher has to end what is left of a job
 
 
@@ -50,46 +51,32 @@ def await_start(board: Board) -> None:
 def main(handle: str, ranks: str, host: str) -> None:
     """Wait until every rank has ended; tell the first one that did so out of turn."""
     board = Board(int(handle), int(ranks))
-    poll, alive = select.poll(), {}
+    poll, alive, dead = select.poll(), {}, []
     for line in board.lines():
         process = open_process(line[PROCESS])
         if process is not None:
             alive[process] = line
             poll.register(process, select.POLLIN)
+        elif not Path(f"/proc/{line[PROCESS]}").exists() and not line[ENDED]:
+            dead.append(line)
     board.common[WITNESSED] = 1
-    dead = _first_marked(board)
-    if dead is None:
-        dead = _first_ended(board, poll, alive)
-    if dead:
+    if dead := dead or _first_dead(board, poll, alive):
         if board.claim():
-            tell(deaths(dead, host))
+            tell(deaths(board.dying() or dead, host))
         _end_the_others(poll, alive)
 
 
-def _first_marked(board: Board) -> list[memoryview] | None:
-    """The lines of who died first; empty if all ended in turn; None if the kernel sets no marks."""
-    lifelines = board.lifelines()
-    if not all(is_held(numbers) or is_marked(numbers) for numbers in lifelines):
-        return None
-    while True:
-        held = [(numbers, numbers[0]) for numbers in lifelines if is_held(numbers)]
+def _first_dead(board: Board, poll: select.poll, alive: dict[int, memoryview]) -> list[memoryview]:
+    """The lines of who died first, or was found so at the same look; none if all ended in turn."""
+    marks = True
+    while alive:
+        seen = [(numbers, numbers[0]) for numbers in board.lifelines()]
         if dying := board.dying():
             return dying
-        if not held:
-            return []
-        if not await_change(held):
-            return None
-
-
-def _first_ended(board: Board, poll: select.poll, alive: dict[int, memoryview]) -> list[memoryview]:
-    """The lines of who died first, or at the same look; empty if all ended in turn."""
-    early = [line for line in board.lines() if not Path(f"/proc/{line[PROCESS]}").exists()]
-    if dead := [line for line in early if not line[ENDED]]:
-        return dead
-    while alive:
-        ended = [_gone(poll, alive, process) for process, _ in poll.poll()]
+        ended = [_gone(poll, alive, process) for process, _ in poll.poll(0 if marks else None)]
         if dead := [line for line in ended if not line[ENDED]]:
             return dead
+        marks = marks and await_change([one for one in seen if is_held(one[1])], LOOK_SECONDS)
     return []
 
 

@@ -1,5 +1,7 @@
 """The witness tells which rank died, and ends those that a launcher leaves behind."""
 
+import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from distnn.parallel import lifeline, witness
 from distnn.parallel.board import ENDED, PROCESS, RANK, WITNESSED, Board
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +32,7 @@ WITNESS = """
 import sys
 from distnn.parallel import witness
 witness.PATIENCE = 0.1
+witness.LOOK_SECONDS = 3600
 witness.main(*sys.argv[1:])
 """
 
@@ -55,11 +59,11 @@ class Node:
 
     def watch(self):
         """Start the witness, and wait until it looks."""
-        witness = self.start(WITNESS, RANKS, "host")
+        process = self.start(WITNESS, RANKS, "host")
         until = time.monotonic() + 10
         while not self.board.common[WITNESSED] and time.monotonic() < until:
             time.sleep(0.01)
-        return witness
+        return process
 
 
 @pytest.fixture(params=["marks", "no marks"])
@@ -73,11 +77,11 @@ def node(request):
 
 
 def test_who_died_is_told_and_the_others_are_ended(node):
-    witness = node.watch()
+    process = node.watch()
     node.ranks[1].kill()
-    _, told = witness.communicate(timeout=10)
-    process = node.ranks[1].pid
-    assert told == f"distnn: rank 11 on host (process {process}) in start-up died; the job ends\n"
+    _, told = process.communicate(timeout=10)
+    pid = node.ranks[1].pid
+    assert told == f"distnn: rank 11 on host (process {pid}) in start-up died; the job ends\n"
     assert [rank.wait(10) for rank in node.ranks] == [-9, -9, -9]
 
 
@@ -90,7 +94,7 @@ def test_who_was_dead_before_is_told(node):
 
 
 def test_who_ends_in_turn_is_not_told(node):
-    witness = node.watch()
+    process = node.watch()
     for rank in node.ranks:
         rank.stdin.write("\n")
     until = time.monotonic() + 10
@@ -98,13 +102,43 @@ def test_who_ends_in_turn_is_not_told(node):
         time.sleep(0.01)
     for rank in node.ranks:
         rank.kill()
-    assert witness.communicate(timeout=10)[1] == ""
-    assert witness.returncode == 0
+    assert process.communicate(timeout=10)[1] == ""
+    assert process.returncode == 0
 
 
 def test_only_the_first_who_asks_tells(node):
-    witness = node.watch()
+    process = node.watch()
     assert node.board.claim()
     node.ranks[0].kill()
-    assert witness.communicate(timeout=10)[1] == ""
+    assert process.communicate(timeout=10)[1] == ""
     assert [rank.wait(10) for rank in node.ranks] == [-9, -9, -9]
+
+
+def test_nobody_is_waited_for_who_lets_go_between_two_looks(node, monkeypatch):
+    """That would be forever: nothing changes any more."""
+
+    class LetsGo:
+        def __init__(self):
+            self.looks = iter([lifeline.AWAITED | 4711])
+
+        def __getitem__(self, number):
+            return next(self.looks, 0)
+
+    def await_change(seen, seconds):
+        waited_for.extend(value for _, value in seen)
+        for rank in node.ranks:
+            rank.kill()
+        return bool(seen)
+
+    waited_for = []
+    monkeypatch.setattr(node.board, "lifelines", lambda: lifelines)
+    monkeypatch.setattr(node.board, "dying", list)
+    monkeypatch.setattr(witness, "await_change", await_change)
+    lifelines = [LetsGo() for _ in node.ranks]
+    poll, alive = select.poll(), {}
+    for rank, line in zip(node.ranks, node.board.lines(), strict=True):
+        line[ENDED] = 1
+        alive[handle := os.pidfd_open(rank.pid)] = line
+        poll.register(handle, select.POLLIN)
+    assert witness._first_dead(node.board, poll, alive) == []
+    assert waited_for == [lifeline.AWAITED | 4711] * 3
