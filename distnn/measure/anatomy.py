@@ -23,7 +23,9 @@ def opened(session: Session, samples: Samples) -> Iterator[Stopwatch]:
 
     product: matrix products; elementwise: the rest of the two passes; wait: for other ranks, and
     for their part of the work where one rank updates alone; sum: of gradients, messages included;
-    update: the optimizer's rule; input: the batch's rows; rest: what is between them.
+    update: the optimizer's rule; input: the batch's rows; rest: what is between them. Where two
+    nodes exchange beside the passes, only what the passes have to do for it and wait for is seen:
+    sums and updates are another thread's, or part of the waiting.
     """
     watch = Stopwatch()
     gates, exchange, passes = session.exchange.gates, session.exchange, session.passes
@@ -40,6 +42,9 @@ def opened(session: Session, samples: Samples) -> Iterator[Stopwatch]:
         (samples, "gather", "input"),
         (session, "step", "rest"),
     ]
+    beside = exchange.overlap
+    if beside is not None:
+        organs += [(beside, "begin", "sum"), (beside, "ready", "sum"), (beside, "need", "wait")]
     untimed = [(owner, name, vars(owner).get(name)) for owner, name, _ in organs]
     for owner, name, part in organs:
         setattr(owner, name, watch.around(part, getattr(owner, name)))
@@ -49,11 +54,13 @@ def opened(session: Session, samples: Samples) -> Iterator[Stopwatch]:
     def timed_rule(*args: Any) -> Any:
         return watch.around("update", rule(*args))
 
-    session.optimizer.rule = timed_rule  # type: ignore[assignment, method-assign]
+    if beside is None:  # a stopwatch is one thread's
+        session.optimizer.rule = timed_rule  # type: ignore[assignment, method-assign]
     watch.seconds |= dict.fromkeys(PARTS, 0.0)
     try:
         yield watch
     finally:
-        del passes.backward, session.optimizer.rule
+        del passes.backward
+        vars(session.optimizer).pop("rule", None)
         for owner, name, before in untimed:
             delattr(owner, name) if before is None else setattr(owner, name, before)

@@ -155,9 +155,7 @@ class SoftmaxCrossEntropy(Softmax):
         row, y = self._row, self._y
         T.dot(self._ones, y)  # sum of y_i: 1, unless the labels are not probabilities
         np.log(self._k, row)
-        np.multiply(row, y, row)
-        np.subtract(row, np.vecdot(T, self.Z, self._largest), row)
-        return total(row)
+        return float(y.dot(row)) - float(np.vdot(T, self.Z))
 
     def sensitivity(self, T: Array, D: Array, scale: float | Array) -> None:
         """D = scale * (a_i sum(y) - y_i), with a_i = k_i / k."""

@@ -14,9 +14,10 @@ CASE = Case((12, 7, 5), 16, "tanh")
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("update", ["rank0", "sharded"])
-def test_same_weights_and_every_part_timed(update):
-    team = Team()
+def test_same_weights_and_every_part_timed(update, apart):
+    team = Team(shared=not apart)
     weights = []
     for taken_apart in (False, True):
         bench = Bench(team, CASE, BenchSettings(slices=8, update=update, optimizer="adam"))
@@ -27,11 +28,13 @@ def test_same_weights_and_every_part_timed(update):
                 bench.run(300)
             assert set(watch.seconds) == set(PARTS)
             assert all(watch.seconds[part] > 0 for part in ("product", "elementwise", "input"))
+            assert watch.seconds["sum"] > 0 or team.size == 1
             assert [vars(one) for one in (bench.session, bench.session.exchange)] == organs
             assert (blas.product, ordered_sum.run) == functions
             assert "rule" not in vars(bench.session.optimizer)
         else:
             bench.run(300)
+        bench.session.exchange.settle()
         weights.append(bench.session.exchange.weights.copy())
         bench.close()
     assert np.array_equal(*weights)
