@@ -23,7 +23,7 @@ from .parallel.team import Team
 from .run import checkpoint
 from .run.checkpoint import Checkpoint, CheckpointError
 from .run.directory import RunDirectory
-from .run.files import reason, write_whole
+from .run.files import reason, write_output
 from .samples import Samples, shared_bytes
 from .session import MARGIN
 
@@ -207,7 +207,7 @@ def write_predictions(path: str, trained: Trained, A: Array, probabilities: bool
                 np.savetxt(file, table, text, ",", header=head, comments="", encoding="utf-8")
 
     try:
-        write_whole(Path(path), write)
+        write_output(Path(path), write)
     except OSError as error:
         remedy = "give another --output"
         raise InputError(f"cannot be written: {reason(error)}", path, remedy) from None

@@ -31,6 +31,18 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     flush_directory(path.parent)
 
 
+def write_output(path: Path, write: Callable[[Path], None]) -> None:
+    """`write_whole` for a path that a user named: links lead on, devices and pipes are written to.
+
+    Raises:
+        OSError: as `write_whole`.
+    """
+    if path.exists() and not path.is_file():
+        write(path)
+    else:
+        write_whole(Path(os.path.realpath(path)), write)
+
+
 def write_text(path: Path, text: str) -> None:
     """`text` as the whole content of `path`; raises as `write_whole`."""
 
