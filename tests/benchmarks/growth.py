@@ -56,10 +56,12 @@ def limits(ranks, networks, prefix):
 
 def points(ranks, networks, seconds, rounds, prefix):
     """[seconds per step, limit] of each network: the best of the rounds, see the module."""
-    turns = [steps(ranks, networks, seconds, prefix) for _ in range(rounds)]
-    return list(
-        zip(map(min, zip(*turns, strict=True)), limits(ranks, networks, prefix), strict=True)
-    )
+    found = []
+    for _ in range(rounds):
+        found.append(steps(ranks, networks, seconds, prefix))
+        found.append(limits(ranks, networks, prefix))
+    best = [map(min, zip(*found[kind::2], strict=True)) for kind in (0, 1)]
+    return list(zip(*best, strict=True))
 
 
 def measure(seconds, rounds, prefix):
