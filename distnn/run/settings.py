@@ -118,7 +118,9 @@ class Settings(_Plain):
     stall_timeout: float = setting(
         600.0, "Seconds without any movement after which the job is ended", above=0
     )
-    progress: str = setting("auto", "auto: a bar on a terminal, else lines", choices=PROGRESS)
+    progress: str = setting(
+        "auto", "auto: a bar (by tqdm) on a terminal, else lines", choices=PROGRESS
+    )
     given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False, repr=False)
 
     @property
