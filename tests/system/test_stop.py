@@ -258,3 +258,21 @@ def test_a_diverging_run_says_where_and_keeps_what_was_good(tmp_path: Path) -> N
     assert "step " in last
     for checkpoint in (tmp_path / "run" / "checkpoints").glob("*.safetensors"):
         assert all(np.isfinite(array).all() for array in load_file(checkpoint).values())
+
+
+def test_an_interrupt_while_mpi_is_loaded_is_no_traceback(tmp_path: Path) -> None:
+    slow = tmp_path / "mpi4py" / "__init__.py"
+    slow.parent.mkdir()
+    slow.write_text("import time\nprint('loading', flush=True)\ntime.sleep(30)\n")
+    paths = [str(tmp_path), environment()["PYTHONPATH"]]
+    job = subprocess.Popen(
+        [sys.executable, "-m", "distnn.train"],
+        env=environment() | {"PYTHONPATH": os.pathsep.join(paths)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert job.stdout is not None
+    assert job.stdout.readline() == "loading\n"
+    job.send_signal(signal.SIGINT)
+    assert (job.communicate(timeout=10)[1], job.returncode) == ("", -signal.SIGINT)
