@@ -29,8 +29,11 @@ class HelpShown(Exception):
     """The user asked for help and got it."""
 
 
-def run(name: str, command: Command) -> NoReturn:
+def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
     """Run a command on all ranks and end this rank's process.
+
+    Args:
+        begins_again: see `StopSignals`.
 
     An error of the user's is printed as one line by rank 0, and every rank ends with its code.
     Any other exception is a failure of this rank: its traceback is printed and the whole job ends
@@ -48,7 +51,7 @@ def run(name: str, command: Command) -> NoReturn:
     code = 0
     try:
         team, watch = _join()
-        StopSignals(watch)
+        StopSignals(watch, begins_again=begins_again)
         threading.excepthook = lambda failed: _fail(watch, failed.exc_value)
         code = _outcome(name, command, team)
         _flush()

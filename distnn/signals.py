@@ -8,6 +8,7 @@ import os
 import signal
 import time
 
+from .errors import StopRequested
 from .parallel.watch import Watch
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -15,10 +16,16 @@ ONE_REQUEST = 1.0  # seconds; Ctrl-C reaches a rank from the terminal and from t
 
 
 class StopSignals:
-    """What the signals of this process mean: `team.here.stop`, or the end of the job at once."""
+    """What the signals of this process mean: `team.here.stop`, or the end of the job at once.
 
-    def __init__(self, watch: Watch) -> None:
+    Args:
+        begins_again: a command that is stopped before there is anything to save ends as one that
+            is stopped later: who runs it again because of its exit code does so then, too.
+    """
+
+    def __init__(self, watch: Watch, *, begins_again: bool) -> None:
         self._watch, self._here = watch, watch.team.here
+        self._begins_again = begins_again
         self._first: float | None = None
         read, write = os.pipe()
         os.set_blocking(write, False)
@@ -36,7 +43,8 @@ class StopSignals:
         now = time.monotonic()
         name = signal.Signals(number).name
         if self._here.stop is None:
-            self._watch.fail(128 + number, f"got {name}: it ends at once, with nothing to save")
+            code = StopRequested.exit_code if self._begins_again else 128 + number
+            self._watch.fail(code, f"got {name}: it ends at once, with nothing to save")
         elif self._first is None:
             self._first = now
             self._here.stop()

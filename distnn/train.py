@@ -111,4 +111,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    run("train", train)
+    run("train", train, begins_again=True)

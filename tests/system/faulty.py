@@ -76,4 +76,4 @@ if __name__ == "__main__":
     from distnn.train import train
 
     sys.argv[1:] = arguments
-    run("train", train)
+    run("train", train, begins_again=True)

@@ -140,7 +140,7 @@ def test_a_signal_before_there_is_anything_to_save(data: Path, tmp_path: Path) -
     job.wait_for(tmp_path / "run" / "writer.lock")
     job.process.send_signal(signal.SIGTERM)
     code, _, err = job.end(10)
-    assert code != 0
+    assert code == 75, err
     assert "Traceback" not in err
 
 
