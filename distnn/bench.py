@@ -25,7 +25,9 @@ def bench(team: "Team", argv: Sequence[str]) -> None:
     told = on_first(team, lambda arguments: parse_bench(arguments).to_dict(), argv)
     settings = BenchSettings.from_dict(told)
     agree_on_blas(team, settings.blas)
-    figures = []
+    figures: list[Mapping[str, Any]] = []
+    if settings.json:  # now, so that minutes of measuring do not end with a path that will not do
+        team.on_first(lambda: _write(str(settings.json), {"settings": told}))
     for case in Case.all_of(settings.networks):
         figures.append(measure(team, case, settings))
         if team.is_first:

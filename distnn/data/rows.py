@@ -99,7 +99,7 @@ def check_numeric(dtype: np.dtype[Any], where: str) -> None:
         raise InputError(
             f"type {dtype} is not a number's",
             where=where,
-            remedy="use bool, integers or floats",
+            remedy="use bool, integers or floats (classes are 0, 1, 2, ...)",
         )
 
 

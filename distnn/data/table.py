@@ -233,7 +233,8 @@ class Table:
                         else "empty field",
                         line=number,
                         column=column,
-                        remedy="write a number, or leave this row or column out",
+                        remedy="write a number (classes are 0, 1, 2, ...), "
+                        "or leave this row or column out",
                     )
         last = first + len(lines) - 1
         return self._error(f"lines {first} to {last}: {reason}", remedy="write plain numbers")

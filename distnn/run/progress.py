@@ -19,8 +19,8 @@ class Progress:
         steps_per_epoch: batches of an epoch.
         first_epoch: epochs done before, by the run that is resumed.
 
-    A bar is drawn by tqdm, if that is installed; without it there are lines. A stream that is
-    closed (``... | head``) ends the output, not the training.
+    A bar is drawn by tqdm, if that is installed; without it there are lines, which is told where a
+    bar was asked for. A stream that is closed (``... | head``) ends the output, not the training.
     """
 
     def __init__(
@@ -34,6 +34,8 @@ class Progress:
         self._bar: Any = None
         self._steps = 0  # since the bar was told
         self._stride = 1 << 62  # steps between two looks at the clock; without a bar never
+        if mode == "bar" and self.mode != "bar":
+            self.say("distnn: a bar needs tqdm (pip install tqdm); there are lines")
         if self.mode == "bar":
             self._bar = _bar(stream, epochs * steps_per_epoch, first_epoch * steps_per_epoch)
             self._stride = 1

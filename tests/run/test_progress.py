@@ -77,6 +77,10 @@ def test_without_tqdm_there_are_lines(monkeypatch):
     stream = Terminal()
     train(Progress("auto", stream, 2, 3), [1, 2], 3)
     assert len(stream.getvalue().splitlines()) == 2
+    stream = Terminal()
+    train(Progress("bar", stream, 2, 3), [1, 2], 3)
+    assert "needs tqdm" in stream.getvalue().splitlines()[0]
+    assert len(stream.getvalue().splitlines()) == 3
 
 
 def test_bar_counts_every_step_and_looks_seldom(clock):
