@@ -77,7 +77,7 @@ def measure(trainer: Trainer, epochs: int, folder: str) -> None:
     def on(saves: bool) -> float:
         checkpoint.digest, Here.step = DIGEST, STEP
         watch = Watch(team, ends_job=False)
-        StopSignals(watch)
+        StopSignals(watch, begins_again=True)
         seconds = third(session, samples, recorder, saves)
         watch.close()
         return seconds
