@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import RankFailed
-from . import lifeline
 
 STALL_TIMEOUT = 600.0
 LINE = 8  # numbers of a line: one cache line
+LIFELINE = 8  # numbers of another line, in which the kernel marks a rank's death: see `lifeline`
+OWNER, DIED = 0x3FFFFFFF, 0x40000000  # in its first one: linux/futex.h
 PROCESS, RANK, PHASE, STEP, MOVES, WAITING, WORKING, ENDED = range(LINE)
 TOLD, FAILED, CODE, WITNESSED, ELSEWHERE = range(5)  # of the line that belongs to all
 PHASES = ("start-up", "reading of data", "step", "evaluation", "checkpoint", "end")
@@ -92,7 +93,7 @@ class Board:
     @staticmethod
     def bytes(ranks: int) -> int:
         """How large the file must be."""
-        return 8 * (LINE * (ranks + 1) + lifeline.NUMBERS * ranks)
+        return 8 * (LINE * (ranks + 1) + LIFELINE * ranks)
 
     def line(self, node_rank: int) -> memoryview:
         """The numbers of one rank of the node."""
@@ -104,8 +105,8 @@ class Board:
 
     def lifeline(self, node_rank: int) -> memoryview:
         """The numbers that tell of one rank's death."""
-        start = LINE * (self.ranks + 1) + lifeline.NUMBERS * node_rank
-        return self._numbers[start : start + lifeline.NUMBERS]
+        start = LINE * (self.ranks + 1) + LIFELINE * node_rank
+        return self._numbers[start : start + LIFELINE]
 
     def lifelines(self) -> list[memoryview]:
         """The numbers that tell of every rank's death."""
@@ -114,7 +115,7 @@ class Board:
     def dying(self) -> list[memoryview]:
         """The lines of ranks that are dead, or about to be, and may not end yet."""
         both = zip(self.lines(), self.lifelines(), strict=True)
-        return [line for line, life in both if lifeline.is_marked(life[0]) and not line[ENDED]]
+        return [line for line, life in both if is_marked(life[0]) and not line[ENDED]]
 
     def claim(self) -> bool:
         """The right to tell why the job ends; only the first who asks has it."""
@@ -124,6 +125,16 @@ class Board:
         finally:
             fcntl.lockf(self.handle, fcntl.LOCK_UN)
         return not told
+
+
+def is_held(first: int) -> bool:
+    """Whether a living rank holds the lifeline with this first number."""
+    return bool(first & OWNER)
+
+
+def is_marked(first: int) -> bool:
+    """Whether the rank that held the lifeline with this first number has died."""
+    return bool(first & DIED)
 
 
 def place(line: memoryview, host: str) -> str:

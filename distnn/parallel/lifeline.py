@@ -4,7 +4,7 @@ A launcher hears of a rank's death when the rank's files are closed, and may kil
 time that the system takes to call the first one dead: then nobody can say which one it was. What
 comes before the files is the memory, and in it the robust mutexes that the dying thread holds
 (`pthread_mutexattr_setrobust(3)`, `get_robust_list(2)`): the kernel marks them, and wakes who
-sleeps on them.
+sleeps on them. What they say is read in `board`, without this file and its imports.
 """
 
 import ctypes
@@ -14,8 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-NUMBERS = 8  # of 64 bits: a cache line, of which pthread_mutex_t takes 40 or 48 bytes
-OWNER, DIED, AWAITED = 0x3FFFFFFF, 0x40000000, 0x80000000  # of its first 32 bits: linux/futex.h
+AWAITED = 0x80000000  # FUTEX_WAITERS of linux/futex.h: somebody wants to be woken
 PROCESS_SHARED, ROBUST = 1, 1
 SYSTEM_CALL = 449  # futex_waitv(2), on all machines alike
 BITS_32 = 2
@@ -47,7 +46,7 @@ def hold(numbers: memoryview) -> Callable[[], None] | None:
     """Have `numbers` marked when this thread ends.
 
     Args:
-        numbers: (NUMBERS,) int64, zero, shared, and mapped until the thread lets go.
+        numbers: (LIFELINE,) int64, zero, shared, and mapped until the thread lets go.
 
     Returns:
         What lets go, to be called by the same thread; None where the system has no such thing.
@@ -72,16 +71,6 @@ def hold(numbers: memoryview) -> Callable[[], None] | None:
         return None
     word.value |= AWAITED  # else the kernel wakes nobody
     return lambda: library.pthread_mutex_unlock(mutex)
-
-
-def is_held(first: int) -> bool:
-    """Whether a living thread holds the numbers with this first one."""
-    return bool(first & OWNER)
-
-
-def is_marked(first: int) -> bool:
-    """Whether the thread that held the numbers with this first one has died."""
-    return bool(first & DIED)
 
 
 def await_change(seen: list[tuple[memoryview, int]], seconds: float) -> bool:

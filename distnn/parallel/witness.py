@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .board import ENDED, PROCESS, WITNESSED, Board, deaths, open_process, tell
-from .lifeline import await_change, is_held
+from .board import ENDED, PROCESS, WITNESSED, Board, deaths, is_held, open_process, tell
 
 if TYPE_CHECKING:
     import subprocess
@@ -68,6 +67,8 @@ def main(handle: str, ranks: str, host: str) -> None:
 
 def _first_dead(board: Board, poll: select.poll, alive: dict[int, memoryview]) -> list[memoryview]:
     """The lines of who died first, or was found so at the same look; none if all ended in turn."""
+    from .lifeline import await_change  # the ranks wait for this process no longer
+
     marks = True
     while alive:
         seen = [(numbers, numbers[0]) for numbers in board.lifelines()]

@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 
 from distnn.parallel import lifeline
-from distnn.parallel.lifeline import NUMBERS, await_change, hold, is_held, is_marked
+from distnn.parallel.board import LIFELINE, is_held, is_marked
+from distnn.parallel.lifeline import await_change, hold
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
 import mmap, sys, time
-from distnn.parallel.lifeline import NUMBERS, hold
+from distnn.parallel.board import LIFELINE
+from distnn.parallel.lifeline import hold
 numbers = memoryview(mmap.mmap(int(sys.argv[1]), 0)).cast("q")
-let_go = hold(numbers[NUMBERS:])
+let_go = hold(numbers[LIFELINE:])
 print("held", flush=True)
 sys.stdin.readline()
 let_go()
@@ -30,7 +32,7 @@ let_go()
 def shared(tmp_path):
     """A page of two ranks' numbers, and what starts a process that holds the second's."""
     with (tmp_path / "page").open("w+b") as file:
-        file.truncate(2 * 8 * NUMBERS)
+        file.truncate(2 * 8 * LIFELINE)
         numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
         processes = []
 
@@ -43,7 +45,7 @@ def shared(tmp_path):
                 pytest.skip("this system has no robust mutex that we know")
             return processes[-1]
 
-        yield numbers[NUMBERS:], start
+        yield numbers[LIFELINE:], start
         for process in processes:
             process.kill()
             process.communicate()
@@ -54,7 +56,7 @@ def test_a_killed_process_leaves_its_mark_before_its_pipes_close(shared):
     numbers, start = shared
     assert not is_held(numbers[0])
     for _ in range(20):
-        numbers[:] = memoryview(bytearray(8 * NUMBERS)).cast("q")
+        numbers[:] = memoryview(bytearray(8 * LIFELINE)).cast("q")
         process = start()
         assert is_held(numbers[0])
         assert not is_marked(numbers[0])
@@ -97,14 +99,14 @@ def test_who_sleeps_is_woken(shared, way):
 
 
 def test_nobody_sleeps_on_what_has_changed():
-    numbers = memoryview(bytearray(8 * NUMBERS)).cast("q")
+    numbers = memoryview(bytearray(8 * LIFELINE)).cast("q")
     begin = time.monotonic()
     assert await_change([(numbers, 7)], 60) in (True, False)
     assert time.monotonic() - begin < 5
 
 
 def test_a_sleep_ends_by_itself():
-    numbers = memoryview(bytearray(8 * NUMBERS)).cast("q")
+    numbers = memoryview(bytearray(8 * LIFELINE)).cast("q")
     begin = time.monotonic()
     if not await_change([(numbers, 0)], 0.05):
         pytest.skip("this system has no futex_waitv")
@@ -113,12 +115,12 @@ def test_a_sleep_ends_by_itself():
 
 @pytest.mark.parametrize("count", [0, 1000])
 def test_what_the_system_does_not_take_is_told(count):
-    numbers = memoryview(bytearray(8 * NUMBERS)).cast("q")
+    numbers = memoryview(bytearray(8 * LIFELINE)).cast("q")
     assert not await_change([(numbers, 0)] * count, 60)
 
 
 def test_another_order_of_a_mutex_s_parts_is_noticed(monkeypatch):
-    numbers = memoryview(bytearray(8 * NUMBERS)).cast("q")
+    numbers = memoryview(bytearray(8 * LIFELINE)).cast("q")
     monkeypatch.setattr(lifeline.threading, "get_native_id", lambda: os.getpid() + 2**29)
     assert hold(numbers) is None
     assert not is_held(numbers[0])

@@ -133,7 +133,7 @@ def test_nobody_is_waited_for_who_lets_go_between_two_looks(node, monkeypatch):
     waited_for = []
     monkeypatch.setattr(node.board, "lifelines", lambda: lifelines)
     monkeypatch.setattr(node.board, "dying", list)
-    monkeypatch.setattr(witness, "await_change", await_change)
+    monkeypatch.setattr(lifeline, "await_change", await_change)
     lifelines = [LetsGo() for _ in node.ranks]
     poll, alive = select.poll(), {}
     for rank, line in zip(node.ranks, node.board.lines(), strict=True):
