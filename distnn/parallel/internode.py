@@ -50,9 +50,7 @@ class InterNode:
         if not self._others:
             return
         ordered_sum.run(self._additions)
-        requests = self._receive() + self._send()
-        with self.team.here.waiting():
-            MPI.Request.Waitall(requests)
+        self.team.complete(self._receive() + self._send())
 
     def spread_weights(self) -> None:
         """Leader: every node's part of the weights to every node."""
@@ -64,13 +62,12 @@ class InterNode:
         if not self._others or self.team.leaders is None:
             return
         if not self.ownership.sharded:
-            with self.team.here.waiting():
-                self.team.leaders.Bcast(vector)
+            self.team.complete([self.team.leaders.Ibcast(vector)])
             return
         counts = [last - first for first, last in parts]
         starts = [first for first, _ in parts]
-        with self.team.here.waiting():
-            self.team.leaders.Allgatherv(MPI.IN_PLACE, [vector, (counts, starts)])
+        whole = [vector, (counts, starts)]
+        self.team.complete([self.team.leaders.Iallgatherv(MPI.IN_PLACE, whole)])
 
     def collect(self, vector: np.ndarray, parts: list[tuple[int, int]]) -> None:
         """Each node's part of `vector` to the first node."""
@@ -79,16 +76,15 @@ class InterNode:
         first, last = parts[self.team.node]
         whole = [vector, ([hi - lo for lo, hi in parts], [lo for lo, _ in parts])]
         own = MPI.IN_PLACE if self.team.node == 0 else vector[first:last]
-        with self.team.here.waiting():
-            self.team.leaders.Gatherv(own, whole if self.team.node == 0 else None)
+        whole_or_none = whole if self.team.node == 0 else None
+        self.team.complete([self.team.leaders.Igatherv(own, whole_or_none)])
 
     def largest(self, word: int) -> int:
         """Leader: the largest of all leaders' words."""
         if not self._others or self.team.leaders is None:
             return word
         words = np.array(word, np.int64)
-        with self.team.here.waiting():
-            self.team.leaders.Allreduce(MPI.IN_PLACE, words, MPI.MAX)
+        self.team.complete([self.team.leaders.Iallreduce(MPI.IN_PLACE, words, MPI.MAX)])
         return int(words)
 
     @staticmethod

@@ -3,7 +3,8 @@
 Ranks are numbered so that those of one node follow one another, whatever order the launcher used;
 slices are contiguous runs of ranks, so that each node owns one run too. Rank 0 stays rank 0.
 
-Every method here is collective: all ranks call it, in the same order, and take the same path.
+Every method here but `complete` is collective: all ranks call it, in the same order, and take the
+same path.
 """
 
 import functools
@@ -199,6 +200,20 @@ class Team:
                 return False
             time.sleep(0.001)
         return True
+
+    @_waits
+    def complete(self, requests: "list[MPI.Request]") -> None:
+        """Wait for messages, as quickly as MPI itself does, but not for a rank that has failed.
+
+        Raises:
+            RankFailed: a rank has failed meanwhile.
+        """
+        polls = 0
+        while not MPI.Request.Testall(requests):
+            os.sched_yield()
+            polls += 1
+            if polls % POLLS == 0:
+                self.here.check()
 
     @_waits
     def largest(self, value: int) -> int:

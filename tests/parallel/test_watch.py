@@ -20,11 +20,7 @@ T = (X[:, 0] > 0).astype(int)
 pytestmark = pytest.mark.mpi(min_size=2)
 
 
-# Ranks that are inside MPI, as they are where more than two nodes exchange, cannot be reached.
-TWO = pytest.mark.skipif(WORLD.size != 2, reason="would end the job")
-BOTH = pytest.mark.parametrize(
-    "apart", [pytest.param(False, id="one node"), pytest.param(True, id="two nodes", marks=TWO)]
-)
+BOTH = pytest.mark.parametrize("apart", [False, True], ids=["one node", "a node per rank"])
 
 
 def fit(monkeypatch, before_step, *, apart=False, **arguments):
@@ -98,7 +94,7 @@ def test_other_nodes_wait_as_long_as_one_moves(monkeypatch):
     assert [record["epoch"] for record in records] == [1, 2, 3]
 
 
-@TWO
+@pytest.mark.skipif(WORLD.size != 2, reason="of several nodes, only one tells it")
 def test_a_node_that_is_not_heard_of_is_given_up(monkeypatch, capfd):
     """Its watch and its pulse stand still as well, as if its machine was gone."""
 
