@@ -7,30 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import CLASSES, bits, classes, network, rows
 
-from distnn import SGD, Adam, Momentum, Network, Trainer
+from distnn import SGD, Adam, Momentum, Trainer
 from distnn.data.order import epoch_order
 from distnn.parallel import team as team_module
 from distnn.parallel.mpi import MPI
 
 WORLD, SELF = MPI.COMM_WORLD, MPI.COMM_SELF
-CLASSES = 3
-
-
-def rows(n: int, features: int = 4) -> np.ndarray:
-    return np.random.default_rng(n).normal(size=(n, features))
-
-
-def classes(n: int) -> np.ndarray:
-    return np.random.default_rng(n + 1).integers(0, CLASSES, n)
-
-
-def network(dtype: str = "float64", **changes: Any) -> Network:
-    return Network(**({"layers": [4, 6, CLASSES], "activation": "tanh", "dtype": dtype} | changes))
-
-
-def bits(net: Network) -> bytes:
-    return b"".join(W.tobytes() for W in net.weights)
 
 
 def fitted(X: Any, T: Any, epochs: int = 2, comm: Any = None, **options: Any) -> bytes:

@@ -5,31 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small import CLASSES, bits, classes, network, rows
 
-from distnn import SGD, Adam, DivergenceError, InputError, Network, Trainer
+from distnn import SGD, Adam, DivergenceError, InputError, Trainer
 from distnn.errors import RankFailed, StopRequested
 from distnn.parallel.mpi import MPI
 from distnn.parallel.team import Team
 from distnn.session import Session
 
 WORLD = MPI.COMM_WORLD
-CLASSES = 3
-
-
-def rows(n: int, features: int = 4) -> np.ndarray:
-    return np.random.default_rng(n).normal(size=(n, features))
-
-
-def classes(n: int) -> np.ndarray:
-    return np.random.default_rng(n + 1).integers(0, CLASSES, n)
-
-
-def network(dtype: str = "float64", **changes: Any) -> Network:
-    return Network(**({"layers": [4, 6, CLASSES], "activation": "tanh", "dtype": dtype} | changes))
-
-
-def bits(net: Network) -> bytes:
-    return b"".join(W.tobytes() for W in net.weights)
 
 
 @pytest.mark.mpi
