@@ -18,7 +18,7 @@ from .nn.backprop import SlicePass
 from .nn.cuts import WatchedPass
 from .nn.layout import grid
 from .nn.network import Network
-from .nn.optimizers import Optimizer
+from .nn.optimizers import Optimizer, descend
 from .nn.schedules import factor
 from .parallel.exchange import Exchange, Rule
 from .parallel.memory import SharedMemory
@@ -78,7 +78,6 @@ class SliceWork(NamedTuple):
     A0: Array
     T: Array
     dW: list[Array]
-    scale: Array
 
 
 class Session:
@@ -103,6 +102,8 @@ class Session:
         self.team, self.network, self.optimizer, self.plan = team, network, optimizer, plan
         self.position = Position()
         self._rate = optimizer.learning_rate
+        self._is_plain = optimizer.is_plain and clip_norm is None
+        self._scale = np.array(1, network.dtype)  # of the gradients, at this step
         self._home = network.vector if network.has_weights else None
         self.memory = SharedMemory(team)
         self.exchange = Exchange(
@@ -202,7 +203,8 @@ class Session:
         batch = self._order[start : start + self.plan.batch_size]
         t = self.position.steps + 1
         self._rate = rate = self.learning_rate(t, steps_total)
-        rule = self.optimizer.rule(t, rate, self.network.dtype)
+        rule, scale = self._rule(t, rate)
+        self._scale[()] = scale / len(batch)
         if self.exchange.overlap is None:
             self._back_propagate(samples, batch)
             word = self.exchange.step(rule, word)
@@ -215,26 +217,32 @@ class Session:
             self.collect_losses(steps_total)
         return word
 
+    def _rule(self, t: int, rate: float) -> tuple[Rule, float]:
+        """The update rule of step t, and what the mean gradients are multiplied with for it."""
+        if self._is_plain:
+            return descend, rate
+        return self.optimizer.rule(t, rate, self.network.dtype), 1.0
+
     def _back_propagate(self, samples: Samples, batch: NDArray[np.intp]) -> None:
         """The gradients of this rank's slices of the batch, added up as far as they are here."""
         items, slice_pass, step = len(batch), self.passes, self.position.steps
-        work = self._work_on.get(items) or self._prepare(items)
-        for task, lo, hi, A0, T, dW, scale in work:
+        scale = self._scale
+        self.exchange.begin()
+        for task, lo, hi, A0, T, dW in self._work_on.get(items) or self._prepare(items):
             samples.gather(batch[lo:hi], A0, T)
             loss = slice_pass.forward(A0, T, (step, task.slice))
-            for _layer in slice_pass.backward(dW, scale):
-                pass  # each gradient is complete here, while the layers below are still to come
+            slice_pass.backward(dW, scale)
             self._tally.put(task.slice, loss)
             self.exchange.add_up(task)
         self._tally.next_step()
 
     def _prepare(self, items: int) -> list[SliceWork]:
         """This rank's slices of a batch of so many items: there are two sizes at most."""
-        work, scale = [], np.array(1 / items, self.network.dtype)
+        work = []
         for task in self.exchange.tasks:
             lo, hi = slice_rows(task.slice, self.plan.slices, items)
             A0, T = self.passes.input(hi - lo), self.passes.target(hi - lo)
-            work.append(SliceWork(task, lo, hi, A0, T, self._gradients[task.vector], scale))
+            work.append(SliceWork(task, lo, hi, A0, T, self._gradients[task.vector]))
         self._work_on[items] = work
         return work
 
@@ -247,14 +255,13 @@ class Session:
         assert isinstance(self.passes, WatchedPass)
         largest = 0
         work, step = self._work_on.get(len(batch)) or self._prepare(len(batch)), self.position.steps
-        for task, lo, hi, A0, T, dW, scale in work:
+        for task, lo, hi, A0, T, dW in work:
             self.passes.announces = task is tasks[-1]
             samples.gather(batch[lo:hi], A0, T)
             loss = self.passes.forward(A0, T, (step, task.slice))
             if self.passes.announces:
                 largest = overlap.begin(rule, word)
-            for _layer in self.passes.backward(dW, scale):
-                pass
+            self.passes.backward(dW, self._scale)
             self._tally.put(task.slice, loss)
             if not self.passes.announces:
                 self.exchange.add_up(task)

@@ -59,6 +59,31 @@ def test_the_loss_of_an_epoch_is_the_mean_over_items_as_they_were_trained_on() -
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("clip", [None, 1e9, 0.01])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_a_step_of_sgd_is_its_formula(clip: float | None, decay: float) -> None:
+    """w - lr (g + decay w), g shortened to `clip`: also where lr is in the gradients already."""
+    team, network = Team(), Network([3, 4, 2], dtype="float64", seed=1)
+    plan = Plan(8, 5, seed=3, schedule="linear", warmup=2)
+    one = Session(team, network, SGD(0.5, weight_decay=decay), plan, clip_norm=clip)
+    one.start(None)
+    samples = data(team, 20, network)
+    for t in range(1, one.begin_epoch(samples) + 1):
+        batch = one._order[8 * (t - 1) : 8 * t]
+        X, T = samples.X[batch, 1:], samples.T[batch, 0]
+        g = np.concatenate([dW.ravel() for dW in network.loss_and_gradients(X, T)[1]])
+        norm = np.linalg.norm(g)
+        g *= 1 if clip is None else min(1, clip / norm)
+        rate = 0.5 * {1: 1 / 2, 2: 1, 3: 1}[t]
+        expected = network.vector - rate * (g + decay * network.vector)
+        team.comm.Barrier()  # nobody changes the weights before
+        one.step(samples, 7)
+        np.testing.assert_allclose(network.vector, expected, rtol=1e-12, atol=1e-15)
+        team.comm.Barrier()
+    one.close()
+
+
+@pytest.mark.mpi
 def test_losses_may_be_collected_at_any_step() -> None:
     results = []
     for often in (False, True):

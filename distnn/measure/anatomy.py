@@ -32,6 +32,7 @@ def opened(session: Session, samples: Samples) -> Iterator[Stopwatch]:
     organs: list[tuple[Any, str, str]] = [
         (blas, "product", "product"),
         (passes, "forward", "elementwise"),
+        (passes, "backward", "elementwise"),
         (gates, "await_all", "wait"),
         (gates, "await_release", "wait"),
         (exchange, "add_up", "sum"),
@@ -48,19 +49,18 @@ def opened(session: Session, samples: Samples) -> Iterator[Stopwatch]:
     untimed = [(owner, name, vars(owner).get(name)) for owner, name, _ in organs]
     for owner, name, part in organs:
         setattr(owner, name, watch.around(part, getattr(owner, name)))
-    passes.backward = watch.around_steps("elementwise", passes.backward)  # type: ignore[method-assign]
-    rule = session.optimizer.rule
+    rule_of_step = session._rule
 
     def timed_rule(*args: Any) -> Any:
-        return watch.around("update", rule(*args))
+        rule, scale = rule_of_step(*args)
+        return watch.around("update", rule), scale
 
     if beside is None:  # a stopwatch is one thread's
-        session.optimizer.rule = timed_rule  # type: ignore[assignment, method-assign]
+        session._rule = timed_rule  # type: ignore[assignment, method-assign]
     watch.seconds |= dict.fromkeys(PARTS, 0.0)
     try:
         yield watch
     finally:
-        del passes.backward
-        vars(session.optimizer).pop("rule", None)
+        vars(session).pop("_rule", None)
         for owner, name, before in untimed:
             delattr(owner, name) if before is None else setattr(owner, name, before)

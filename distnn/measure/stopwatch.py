@@ -1,7 +1,7 @@
 """Seconds by name, of functions that call one another: each second is counted once."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 
@@ -34,16 +34,5 @@ class Stopwatch:
                 whole = clock() - start
                 self.seconds[name] += whole - inner.pop()
                 inner[-1] += whole
-
-        return timed
-
-    def around_steps(self, name: str, generator: Callable[..., Iterator[Any]]) -> Any:
-        """A generator function, the time between its yields counted under `name`."""
-
-        def timed(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            step, end = self.around(name, next), object()
-            steps = generator(*args, **kwargs)
-            while (value := step(steps, end)) is not end:
-                yield value
 
         return timed

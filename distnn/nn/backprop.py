@@ -11,7 +11,7 @@ Document 002, eq. (1) and (2), with the rows of a batch in place of its single p
 sections 1.2 and 2.3).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,34 +83,27 @@ class SlicePass:
         self._to_last_net_input(A0, None)
         return self._v.out.activate() if len(A0) else self._v.out.A
 
-    def backward(self, dW: Sequence[Array], scale: float | Array) -> Iterator[int]:
+    def backward(self, dW: Sequence[Array], scale: float | Array) -> None:
         """Compute scale * dE/dW of the rows of the last forward pass, from the last layer down.
 
         Args:
             dW: matrices shaped as ``network.weights``, layer l at index l - 1; overwritten.
             scale: 1 / items of the whole batch, for gradients of the mean; quickest as a 0-d array.
-
-        Yields:
-            l = L ... 1, as soon as the gradient of layer l is complete; the weights of layer l
-            are still needed then, until the next is asked for.
         """
         v, layers = self._v, len(dW)
         if not len(self._A0):
-            for l in range(layers, 0, -1):
-                dW[l - 1].fill(0)
-                yield l
+            for gradient in dW:
+                gradient.fill(0)
             return
         D = v.D
         v.out.sensitivity(self._T, D[layers], scale)
         for l in range(layers, 1, -1):
             self._gradient(l, v.At[l - 1], D[l], dW[l - 1])
-            yield l
             blas.product(D[l], self._transposed[l - 1], D[l - 1])
             if self._dropped:
                 np.multiply(D[l - 1], v.M[l - 1], D[l - 1])
             self._h.times_derivative(D[l - 1], v.H[l - 1], v.Z[l - 1], v.space[l - 1])
         self._gradient(1, self._A0.T, D[1], dW[0])
-        yield 1
 
     def _to_last_net_input(self, A0: Array, dropout: tuple[int, int] | None) -> None:
         b = len(A0)

@@ -45,12 +45,12 @@ class WatchedPass(SlicePass):
                 _run_through(self._column_blocks(l))
         return super().forward(A0, T, dropout)
 
-    def backward(self, dW: Sequence[Array], scale: float | Array) -> Iterator[int]:
+    def backward(self, dW: Sequence[Array], scale: float | Array) -> None:
         """See `SlicePass.backward`."""
-        for l in super().backward(dW, scale):
-            if not len(self._A0):
+        super().backward(dW, scale)
+        if not len(self._A0):
+            for l in range(len(dW), 0, -1):
                 _run_through(self._row_blocks(l))
-            yield l
 
     def _column_blocks(self, l: int) -> Iterator[Block]:
         for number, block in enumerate(super()._column_blocks(l)):

@@ -46,6 +46,15 @@ class Optimizer(ABC):
             dtype: of the vectors; the rule's numbers are rounded to it once.
         """
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the update is w -= lr g and no more.
+
+        Gradients are linear in D[L], a few numbers: with these multiplied by lr, `descend` does it,
+        and a pass over all gradients is spared.
+        """
+        return False
+
     def config(self) -> dict[str, Any]:
         """Plain values that rebuild the optimizer: ``type(self)(**config)``."""
         return dict(vars(self))
@@ -74,6 +83,11 @@ class SGD(Optimizer):
 
     def __init__(self, learning_rate: float = 0.1, weight_decay: float = 0.0) -> None:
         super().__init__(learning_rate, weight_decay)
+
+    @property
+    def is_plain(self) -> bool:
+        """See ``Optimizer.is_plain``."""
+        return self.weight_decay == 0
 
     def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
@@ -289,6 +303,11 @@ class AdamW(Adam):
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     rule.name: rule for rule in (SGD, Momentum, Nesterov, AdaGrad, RMSProp, Adam, AdamW)
 }
+
+
+def descend(w: Array, g: Array, state: Sequence[Array], scratch: Sequence[Array]) -> None:
+    """w -= g: the rule of a plain optimizer where gradients come multiplied by lr."""
+    np.subtract(w, g, w)
 
 
 def _step_over_root(w: Array, d: Array, v: Array, lr: Array, eps: Array, scratch: Array) -> None:

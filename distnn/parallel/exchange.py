@@ -13,6 +13,7 @@ import numpy as np
 
 from . import ordered_sum, tree
 from .blocks import BLOCK, GRANULE, block_ranges, granule_range, norm, squares
+from .claims import CACHE, claim, claim_and_keep, lines_of
 from .gates import Gates
 from .internode import InterNode
 from .memory import SharedMemory
@@ -28,6 +29,7 @@ class Block(NamedTuple):
 
     additions: list[ordered_sum.Addition]
     gradient: np.ndarray
+    lines: np.ndarray | None
     weights: np.ndarray
     state: tuple[np.ndarray, ...]
     scratch: tuple[np.ndarray, ...]
@@ -89,10 +91,16 @@ class Exchange:
         self._reduction = REDUCTIONS[reduce](memory, own, dtype)
         self.tasks, self.vectors = self._reduction.tasks, self._reduction.vectors
         self._partial_sums = self._reduction.partial_sums
+        self._gradient_lines = self._plan_claims()
         self.overlap = self._make_overlap(memory, grids) if overlaps else None
         if not overlaps:
             self._internode = InterNode(memory, own, self._partial_sums, self.weights)
             self._blocks = self._plan_blocks()
+
+    def begin(self) -> None:
+        """Before this step's gradients: other ranks have read those of the step before."""
+        for lines in self._gradient_lines:
+            claim(lines)
 
     def add_up(self, task: tree.SliceTask) -> None:
         """After a slice's gradient is in its vector: the additions that follow from it."""
@@ -162,14 +170,18 @@ class Exchange:
     def _update(self, rule: Rule) -> None:
         """Sum and update the owned part, block by block."""
         if self.clip_norm is None:
-            for block in self._blocks:
-                ordered_sum.run(block.additions)
-                rule(block.weights, block.gradient, block.state, block.scratch)
+            for additions, gradient, lines, weights, state, scratch, _ in self._blocks:
+                ordered_sum.run(additions)
+                if lines is not None:
+                    claim_and_keep(lines)
+                rule(weights, gradient, state, scratch)
             return
         factor = self._sum_for_clipping(self.clip_norm)
         for block in self._blocks:
             if factor is not None:
                 np.multiply(block.gradient, factor, out=block.gradient)
+            if block.lines is not None:
+                claim_and_keep(block.lines)
             rule(block.weights, block.gradient, block.state, block.scratch)
 
     def _sum_for_clipping(self, clip_norm: float) -> np.floating | None:
@@ -201,6 +213,13 @@ class Exchange:
             memory, self.ownership, self._partial_sums, self.weights, state, grids, additions
         )
 
+    def _plan_claims(self) -> list[np.ndarray]:
+        """The lines of the gradients that other ranks read, where these stay in a core's cache."""
+        read = [self._partial_sums.get(piece) for piece in self.ownership.pieces(self.team.rank)]
+        if self.team.node_size == 1:
+            return []
+        return [lines_of(one) for one in read if one is not None and one.nbytes <= CACHE]
+
     def _plan_blocks(self) -> list[Block]:
         own = self.ownership
         lo, hi = own.part(self.team.rank)
@@ -224,5 +243,7 @@ class Exchange:
             state = tuple(vector[start:end] for vector in self.state.values())
             granules = self._squares[slice(*granule_range(start, end))]
             weights = self.weights[start:end]
-            blocks.append(Block(additions, gradient, weights, state, (cut[0], cut[1]), granules))
+            lines = lines_of(weights) if self.team.node_size > 1 else None
+            two = cut[0], cut[1]
+            blocks.append(Block(additions, gradient, lines, weights, state, two, granules))
         return blocks

@@ -33,7 +33,8 @@ class InterNode:
         self.team, self.ownership, self.weights = memory.team, ownership, weights
         here = self.team.node
         self._others = [node for node in range(self.team.nodes) if node != here]
-        first, last = ownership.node_part(here)
+        self._parts = [ownership.node_part(node) for node in range(self.team.nodes)]
+        first, last = self._parts[here]
         is_complete = (0, ownership.slices) in partial_sums  # then there is nothing to send
         senders = [] if is_complete else self._others
         nodes = [piece for node in senders for piece in ownership.node_pieces(node)]
@@ -54,8 +55,7 @@ class InterNode:
 
     def spread_weights(self) -> None:
         """Leader: every node's part of the weights to every node."""
-        own = self.ownership
-        self.spread(self.weights, [own.node_part(node) for node in range(self.team.nodes)])
+        self.spread(self.weights, self._parts)
 
     def spread(self, vector: np.ndarray, parts: list[tuple[int, int]]) -> None:
         """Leader: each node's part of `vector` to every node."""
@@ -118,7 +118,7 @@ class InterNode:
         assert self.team.leaders is not None
         requests = []
         for node in self._others:
-            lo, hi = self.ownership.node_part(node)
+            lo, hi = self._parts[node]
             if lo == hi:
                 continue
             for tag, leaves in enumerate(self._own_pieces):

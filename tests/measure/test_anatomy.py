@@ -31,7 +31,7 @@ def test_same_weights_and_every_part_timed(update, apart):
             assert watch.seconds["sum"] > 0 or team.size == 1
             assert [vars(one) for one in (bench.session, bench.session.exchange)] == organs
             assert (blas.product, ordered_sum.run) == functions
-            assert "rule" not in vars(bench.session.optimizer)
+            assert "_rule" not in vars(bench.session)
         else:
             bench.run(300)
         bench.session.exchange.settle()

@@ -37,23 +37,6 @@ def test_inner_time_is_not_the_outers(clock):
     assert watch.seconds == {"inner": 0, "outer": 0}
 
 
-def test_generators_are_timed_between_their_yields(clock):
-    watch = Stopwatch()
-
-    def steps(count):
-        for number in range(count):
-            clock(2)
-            yield number
-        clock(1)
-
-    taken = []
-    for number in watch.around_steps("steps", steps)(3):
-        clock(10)
-        taken.append(number)
-    assert taken == [0, 1, 2]
-    assert watch.seconds == {"steps": 7}
-
-
 def test_an_exception_passes_and_its_time_counts(clock):
     watch = Stopwatch()
 

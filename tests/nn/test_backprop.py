@@ -114,7 +114,7 @@ def run_again(run, A0, T, dropout=None):
     dW = run.network.views(np.full(run.network.size, np.nan, run.network.dtype))
     loss = run.forward(A0, T, dropout)
     outputs = run.output.copy()
-    assert list(run.backward(dW, 0.25)) == list(range(len(dW), 0, -1))
+    run.backward(dW, 0.25)
     return loss, outputs, np.concatenate([g.ravel() for g in dW])
 
 
@@ -196,8 +196,7 @@ def test_no_memory_is_taken_per_step():
 
     def step():
         run.forward(A0, T)
-        for _ in run.backward(dW, 1 / 256):
-            pass
+        run.backward(dW, 1 / 256)
 
     step()
     tracemalloc.start()

@@ -9,6 +9,7 @@ import pytest
 
 from distnn.errors import InputError
 from distnn.nn import OPTIMIZERS, SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
+from distnn.nn.optimizers import descend
 
 sqrt = np.sqrt
 
@@ -141,6 +142,22 @@ def test_adamw_is_algorithm_2():
         expected = expected - lr_t * m / (sqrt(v) + 1e-8) - 0.01 * 0.1 * expected
         update(optimizer, t, 0.01, w, g.copy(), state)
     np.testing.assert_allclose(w, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("decay", [0.0, WD])
+def test_plain_is_sgd_without_decay(name, decay):
+    optimizer = OPTIMIZERS[name](weight_decay=decay)
+    assert optimizer.is_plain == (name == "sgd" and decay == 0)
+
+
+def test_descent_along_a_scaled_gradient_is_the_plain_rule():
+    w, _, gradients = start(SGD(), 1001, "float32")
+    lr, other = np.float32(LR), w.copy()
+    for t, g in enumerate(gradients, start=1):
+        update(SGD(), t, LR, w, g.copy(), [])
+        descend(other, g * lr, (), ())
+    assert other.tobytes() == w.tobytes()
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

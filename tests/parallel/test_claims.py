@@ -1,0 +1,42 @@
+"""A claim stores once to each cache line, and changes nothing that is to be kept."""
+
+import numpy as np
+import pytest
+
+from distnn.parallel.claims import CACHE, claim, claim_and_keep, lines_of
+from distnn.parallel.exchange import Exchange
+from distnn.parallel.memory import SharedMemory
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 4096, 4099])
+def test_one_element_of_every_line(size: int, dtype: str) -> None:
+    vector = np.ones(size, dtype)
+    claim(lines_of(vector))
+    touched = np.flatnonzero(vector == 0) * vector.itemsize // 64
+    assert touched.tolist() == list(range(-(-vector.nbytes // 64)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_bit_is_kept(dtype: str) -> None:
+    words = np.random.default_rng(0).integers(0, 256, 1 << 16, np.uint8)  # NaNs, denormals, -0
+    vector = words.view(dtype)
+    vector[0] = -0.0
+    before = vector.tobytes()
+    with np.errstate(all="ignore"):
+        claim_and_keep(lines_of(vector))
+    assert vector.tobytes() == before
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("size", [100, CACHE // 4, CACHE // 4 + 1])
+@pytest.mark.parametrize("reduce", ["ordered", "mpi"])
+def test_claimed_is_what_others_read_and_a_cache_holds(
+    memory: SharedMemory, size: int, reduce: str
+) -> None:
+    team = memory.team
+    exchange = Exchange(memory, size, np.float32, team.size, reduce=reduce)
+    exchange.vectors[0].fill(1)
+    exchange.begin()
+    claimed = size <= CACHE // 4 and team.node_size > 1 and reduce == "ordered"
+    assert np.array_equal(np.flatnonzero(exchange.vectors[0] == 0), range(0, size * claimed, 16))
