@@ -214,11 +214,17 @@ class Exchange:
         )
 
     def _plan_claims(self) -> list[np.ndarray]:
-        """The lines of the gradients that other ranks read, where these stay in a core's cache."""
-        read = [self._partial_sums.get(piece) for piece in self.ownership.pieces(self.team.rank)]
+        """The lines of this rank's gradients that others read: all but those of its own part.
+
+        None of vectors so large that lines claimed first would have left the cache when written.
+        """
         if self.team.node_size == 1:
             return []
-        return [lines_of(one) for one in read if one is not None and one.nbytes <= CACHE]
+        lo, hi = self.ownership.part(self.team.rank)
+        pieces = self.ownership.pieces(self.team.rank)
+        vectors = [self._partial_sums[piece] for piece in pieces if piece in self._partial_sums]
+        parts = [part for one in vectors for part in (one[:lo], one[hi:]) if one.nbytes <= CACHE]
+        return [lines_of(part) for part in parts if len(part)]
 
     def _plan_blocks(self) -> list[Block]:
         own = self.ownership

@@ -3,9 +3,9 @@
 A meeting has two halves: everyone *arrives*, the leader sees the last one arrive, may then do what
 must be done alone, and *releases* the others. Each rank announces itself in a cache line of its
 own in the node's shared memory, so that no message is sent, the leader reads one number per rank
-and every other rank only one. Whoever waits offers its core to others, because with more ranks
-than cores the one that is waited for may need it; where an offer would not reach that one
-(see `crowd`), it sleeps.
+and every other rank only one. Whoever waits offers its core to others, at once where there are
+more ranks than cores, because the one that is waited for may need it; where an offer would not
+reach that one (see `crowd`), it sleeps.
 
 A word rides along both ways: each rank's upwards (the leader sees the largest), the leader's
 verdict downwards.
@@ -17,11 +17,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .crowd import must_sleep
+from .crowd import cores, must_sleep
 from .futex import Futex, is_known
 from .memory import SharedMemory
 
 LINE = 8  # int64 numbers in a cache line
+GLANCES = 300  # polls before a rank with a core of its own offers it: less than 20 us
 PATIENCE = 20_000  # polls before a waiting rank starts to nap: some 10 ms
 NAP = 0.0005  # seconds
 LONGEST_SLEEP = 0.01  # seconds, if nobody wakes the sleeper
@@ -40,6 +41,7 @@ class Gates:
         self._mine = team.node_rank * LINE
         self._others = [rank * LINE for rank in range(1, team.node_size)]
         self._verdict = team.node_size * LINE
+        self._glances = GLANCES if team.node_size <= cores(team) else 0
         self._futex: Futex | None = None
         if self._others and is_known() and must_sleep(team):
             self._futex = Futex(lines.reshape(-1), LONGEST_SLEEP)
@@ -106,6 +108,9 @@ class Gates:
             self._sleep(self._futex, line)
             return
         flags, count, offer_core = self._flags, self._count, os.sched_yield
+        for _ in range(self._glances):
+            if flags[line] >= count:
+                return
         for _ in range(PATIENCE):
             if flags[line] >= count:
                 return

@@ -31,12 +31,19 @@ def test_every_bit_is_kept(dtype: str) -> None:
 @pytest.mark.mpi
 @pytest.mark.parametrize("size", [100, CACHE // 4, CACHE // 4 + 1])
 @pytest.mark.parametrize("reduce", ["ordered", "mpi"])
+@pytest.mark.parametrize("sharded", [False, True], ids=["rank0", "sharded"])
 def test_claimed_is_what_others_read_and_a_cache_holds(
-    memory: SharedMemory, size: int, reduce: str
+    memory: SharedMemory, size: int, reduce: str, sharded: bool
 ) -> None:
     team = memory.team
-    exchange = Exchange(memory, size, np.float32, team.size, reduce=reduce)
+    exchange = Exchange(memory, size, np.float32, team.size, reduce=reduce, sharded=sharded)
     exchange.vectors[0].fill(1)
     exchange.begin()
-    claimed = size <= CACHE // 4 and team.node_size > 1 and reduce == "ordered"
-    assert np.array_equal(np.flatnonzero(exchange.vectors[0] == 0), range(0, size * claimed, 16))
+    claims = size <= CACHE // 4 and team.node_size > 1 and reduce == "ordered"
+    granules = -(-size // 1024)
+    bounds = [min(size, 1024 * (rank * granules // team.size)) for rank in range(team.size + 1)]
+    if not sharded:
+        bounds = [0] + [size] * team.size
+    own = range(bounds[team.rank], bounds[team.rank + 1])
+    claimed = [at for at in range(0, size * claims, 16) if at not in own]
+    assert np.flatnonzero(exchange.vectors[0] == 0).tolist() == claimed
