@@ -13,7 +13,7 @@ import numpy as np
 
 from . import ordered_sum, tree
 from .blocks import BLOCK, GRANULE, block_ranges, granule_range, norm, squares
-from .claims import CACHE, claim, claim_and_keep, lines_of
+from .claims import Claims
 from .gates import Gates
 from .internode import InterNode
 from .memory import SharedMemory
@@ -29,7 +29,6 @@ class Block(NamedTuple):
 
     additions: list[ordered_sum.Addition]
     gradient: np.ndarray
-    lines: np.ndarray | None
     weights: np.ndarray
     state: tuple[np.ndarray, ...]
     scratch: tuple[np.ndarray, ...]
@@ -91,16 +90,16 @@ class Exchange:
         self._reduction = REDUCTIONS[reduce](memory, own, dtype)
         self.tasks, self.vectors = self._reduction.tasks, self._reduction.vectors
         self._partial_sums = self._reduction.partial_sums
-        self._gradient_lines = self._plan_claims()
+        self._claims = self._make_claims() if team.node_size > 1 else None
         self.overlap = self._make_overlap(memory, grids) if overlaps else None
         if not overlaps:
             self._internode = InterNode(memory, own, self._partial_sums, self.weights)
             self._blocks = self._plan_blocks()
 
     def begin(self) -> None:
-        """Before this step's gradients: other ranks have read those of the step before."""
-        for lines in self._gradient_lines:
-            claim(lines)
+        """Before this step's gradients are written."""
+        if self._claims is not None:
+            self._claims.gradients()
 
     def add_up(self, task: tree.SliceTask) -> None:
         """After a slice's gradient is in its vector: the additions that follow from it."""
@@ -121,9 +120,10 @@ class Exchange:
             The largest word of all ranks, the same on every rank.
         """
         self._reduction.join()
+        claim = None if self._claims is None else self._claims.weights
         if not self.ownership.sharded:
-            return self.gates.meet(word, lambda word: self._update_alone(rule, word))
-        word = self.gates.meet(word, self._reduce)
+            return self.gates.meet(word, lambda word: self._update_alone(rule, word), claim)
+        word = self.gates.meet(word, self._reduce, claim)
         self._update(rule)
         self.gates.meet(alone=self._spread)
         return word
@@ -170,18 +170,14 @@ class Exchange:
     def _update(self, rule: Rule) -> None:
         """Sum and update the owned part, block by block."""
         if self.clip_norm is None:
-            for additions, gradient, lines, weights, state, scratch, _ in self._blocks:
+            for additions, gradient, weights, state, scratch, _ in self._blocks:
                 ordered_sum.run(additions)
-                if lines is not None:
-                    claim_and_keep(lines)
                 rule(weights, gradient, state, scratch)
             return
         factor = self._sum_for_clipping(self.clip_norm)
         for block in self._blocks:
             if factor is not None:
                 np.multiply(block.gradient, factor, out=block.gradient)
-            if block.lines is not None:
-                claim_and_keep(block.lines)
             rule(block.weights, block.gradient, block.state, block.scratch)
 
     def _sum_for_clipping(self, clip_norm: float) -> np.floating | None:
@@ -213,18 +209,13 @@ class Exchange:
             memory, self.ownership, self._partial_sums, self.weights, state, grids, additions
         )
 
-    def _plan_claims(self) -> list[np.ndarray]:
-        """The lines of this rank's gradients that others read: all but those of its own part.
-
-        None of vectors so large that lines claimed first would have left the cache when written.
-        """
-        if self.team.node_size == 1:
-            return []
+    def _make_claims(self) -> Claims:
+        """Others read all weights, and of this rank's gradients all but its own part."""
         lo, hi = self.ownership.part(self.team.rank)
         pieces = self.ownership.pieces(self.team.rank)
         vectors = [self._partial_sums[piece] for piece in pieces if piece in self._partial_sums]
-        parts = [part for one in vectors for part in (one[:lo], one[hi:]) if one.nbytes <= CACHE]
-        return [lines_of(part) for part in parts if len(part)]
+        parts = [part for vector in vectors for part in (vector[:lo], vector[hi:])]
+        return Claims(parts, self.weights[lo:hi])
 
     def _plan_blocks(self) -> list[Block]:
         own = self.ownership
@@ -249,7 +240,5 @@ class Exchange:
             state = tuple(vector[start:end] for vector in self.state.values())
             granules = self._squares[slice(*granule_range(start, end))]
             weights = self.weights[start:end]
-            lines = lines_of(weights) if self.team.node_size > 1 else None
-            two = cut[0], cut[1]
-            blocks.append(Block(additions, gradient, lines, weights, state, two, granules))
+            blocks.append(Block(additions, gradient, weights, state, (cut[0], cut[1]), granules))
         return blocks

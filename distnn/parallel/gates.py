@@ -83,18 +83,26 @@ class Gates:
         self._sync()
         return self._flags[self._verdict + 1]
 
-    def meet(self, word: int = 0, alone: Callable[[int], int] | None = None) -> int:
+    def meet(
+        self,
+        word: int = 0,
+        alone: Callable[[int], int] | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> int:
         """Arrive and be released: afterwards each rank may read what any rank wrote before.
 
         Args:
             word: what this rank has to tell.
             alone: what the leader does while all others wait; it gets the largest word and
                 returns the one that everybody gets.
+            meanwhile: what this rank does when it has arrived, before it waits.
 
         Returns:
             The leader's word, on every rank of the node.
         """
         self.arrive(word)
+        if meanwhile is not None:
+            meanwhile()
         if not self.is_leader:
             return self.await_release()
         word = self.await_all(word)

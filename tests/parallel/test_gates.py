@@ -46,6 +46,28 @@ def test_the_leader_works_alone_while_the_others_wait(memory: SharedMemory) -> N
         assert board[size] == size * turn + size * (size - 1) // 2
 
 
+def test_what_is_done_meanwhile_holds_nobody_up(memory: SharedMemory) -> None:
+    """Each rank stays in it until all are in it: they have arrived, and none waits before."""
+    gates, me, size = Gates(memory), memory.team.node_rank, memory.team.node_size
+    board, done = memory.array((size,), np.int64), []
+
+    def all_in_it() -> None:
+        board[me] += 1
+        until = time.monotonic() + 20
+        while board.min() < board[me]:
+            assert time.monotonic() < until
+            time.sleep(0.0001)
+        done.append("meanwhile")
+
+    def alone(word: int) -> int:
+        done.append("alone")
+        return word
+
+    for _ in range(5):
+        gates.meet(0, alone, all_in_it)
+    assert done == (["meanwhile", "alone"] if gates.is_leader else ["meanwhile"]) * 5
+
+
 def test_words(memory: SharedMemory) -> None:
     gates, me, size = Gates(memory), memory.team.node_rank, memory.team.node_size
     assert gates.meet() == 0
