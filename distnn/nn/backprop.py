@@ -48,7 +48,9 @@ class SlicePass:
         self._transposed: list[Array] = []
         self._A0 = self._T = np.empty((0, 0), network.dtype)
         grids = [grid(shape, network.dtype.itemsize) for shape in network.shapes]
-        self._blocks = [tuple(map(blocks, ends)) for ends in grids]
+        # the products of a large layer are cut, see `cuts`: by rows of its weights, and by columns
+        self._rows: list[Iterable[Block]] = [blocks(ends) for ends, _ in grids]
+        self._columns: list[Iterable[Block]] = [blocks(ends) for _, ends in grids]
 
     def input(self, b: int) -> Array:
         """The input buffer A[0] (b, 1 + n_0), with its ones column."""
@@ -127,31 +129,24 @@ class SlicePass:
 
     def _net_input(self, l: int, A: Array, out: Array) -> None:
         W = self._weights[l - 1]
-        for block in self._column_blocks(l):
+        for block in self._columns[l - 1]:
             if block is None:
                 blas.product(A, W, out)
             else:
                 blas.product(A, W[:, block], out[:, block])
 
     def _gradient(self, l: int, At: Array, D: Array, dW: Array) -> None:
-        for block in self._row_blocks(l):
+        for block in self._rows[l - 1]:
             if block is None:
                 blas.product(At, D, dW)
             else:
                 blas.product(At[block], D, dW[block])
 
-    # the products of a large layer are cut, see `cuts`
-
-    def _column_blocks(self, l: int) -> Iterable[Block]:
-        return self._blocks[l - 1][1]
-
-    def _row_blocks(self, l: int) -> Iterable[Block]:
-        return self._blocks[l - 1][0]
-
     def _view(self, b: int) -> "_Views":
-        if b not in self._views:
-            self._views[b] = _Views(self._buffers, self.network, b)
-        return self._views[b]
+        v = self._views.get(b)
+        if v is None:
+            v = self._views[b] = _Views(self._buffers, self.network, b)
+        return v
 
     def _see_weights(self) -> list[Array]:
         W = self.network.weights

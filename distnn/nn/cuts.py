@@ -6,7 +6,7 @@ How BLAS computes an element depends on the product that it is a part of, so pro
 the same way wherever the network is trained, by the shape of the weights alone.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from distnn.nn.backprop import SlicePass
@@ -14,6 +14,10 @@ from distnn.nn.layout import Array, Block
 
 if TYPE_CHECKING:
     from distnn.nn.network import Network
+
+
+Call = Callable[[int, int], object]
+"""What is called with a layer and the number of a block."""
 
 
 class Traffic(Protocol):
@@ -37,33 +41,55 @@ class WatchedPass(SlicePass):
         super().__init__(network, rows)
         self.announces = True
         self._traffic = traffic
+        need, ready = self._ask, self._announce
+        self._columns = [Asked(layer, cut, need) for layer, cut in enumerate(self._columns, 1)]
+        self._rows = [Told(layer, cut, ready) for layer, cut in enumerate(self._rows, 1)]
 
     def forward(self, A0: Array, T: Array, dropout: tuple[int, int] | None = None) -> float:
         """See `SlicePass.forward`."""
         if not len(A0):
-            for l in range(1, len(self.network.shapes) + 1):
-                _run_through(self._column_blocks(l))
+            _run_through(self._columns)
         return super().forward(A0, T, dropout)
 
     def backward(self, dW: Sequence[Array], scale: float | Array) -> None:
         """See `SlicePass.backward`."""
         super().backward(dW, scale)
         if not len(self._A0):
-            for l in range(len(dW), 0, -1):
-                _run_through(self._row_blocks(l))
+            _run_through(reversed(self._rows))
 
-    def _column_blocks(self, l: int) -> Iterator[Block]:
-        for number, block in enumerate(super()._column_blocks(l)):
-            self._traffic.need(l, number)
+    def _ask(self, layer: int, block: int) -> None:
+        self._traffic.need(layer, block)
+
+    def _announce(self, layer: int, block: int) -> None:
+        if self.announces:
+            self._traffic.ready(layer, block)
+
+
+class Asked:
+    """A layer's blocks, each of them asked for before it is used."""
+
+    def __init__(self, layer: int, blocks: Iterable[Block], need: Call) -> None:
+        self._layer, self._blocks, self._need = layer, blocks, need
+
+    def __iter__(self) -> Iterator[Block]:
+        for number, block in enumerate(self._blocks):
+            self._need(self._layer, number)
             yield block
 
-    def _row_blocks(self, l: int) -> Iterator[Block]:
-        for number, block in enumerate(super()._row_blocks(l)):
+
+class Told:
+    """A layer's blocks, each of them told of after it is used: when the next one is wanted."""
+
+    def __init__(self, layer: int, blocks: Iterable[Block], ready: Call) -> None:
+        self._layer, self._blocks, self._ready = layer, blocks, ready
+
+    def __iter__(self) -> Iterator[Block]:
+        for number, block in enumerate(self._blocks):
             yield block
-            if self.announces:
-                self._traffic.ready(l, number)
+            self._ready(self._layer, number)
 
 
-def _run_through(blocks: Iterable[Block]) -> None:
-    for _ in blocks:
-        pass
+def _run_through(layers: Iterable[Iterable[Block]]) -> None:
+    for blocks in layers:
+        for _ in blocks:
+            pass

@@ -119,6 +119,9 @@ class Exchange:
         Returns:
             The largest word of all ranks, the same on every rank.
         """
+        if self.team.size == 1:  # nobody to meet
+            self._update(rule)
+            return word
         self._reduction.join()
         claim = None if self._claims is None else self._claims.weights
         if not self.ownership.sharded:
