@@ -22,10 +22,10 @@ def opened(session: Session, samples: Samples) -> Iterator[Stopwatch]:
     """Inside the context every step of the session is timed by its `PARTS`.
 
     product: matrix products; elementwise: the rest of the two passes; wait: for other ranks, and
-    for their part of the work where one rank updates alone; sum: of gradients, messages included;
-    update: the optimizer's rule; input: the batch's rows; rest: what is between them. Where two
-    nodes exchange beside the passes, only what the passes have to do for it and wait for is seen:
-    sums and updates are another thread's, or part of the waiting.
+    for their part of the work where one rank updates alone; sum: of gradients, with messages and
+    claims; update: the optimizer's rule; input: the batch's rows; rest: what is between them. Where
+    two nodes exchange beside the passes, only what the passes have to do for it and wait for is
+    seen: sums and updates are another thread's, or part of the waiting.
     """
     watch = Stopwatch()
     gates, exchange, passes = session.exchange.gates, session.exchange, session.passes
@@ -43,6 +43,8 @@ def opened(session: Session, samples: Samples) -> Iterator[Stopwatch]:
         (samples, "gather", "input"),
         (session, "step", "rest"),
     ]
+    if exchange._claims is not None:
+        organs += [(exchange._claims, name, "sum") for name in ("gradients", "weights")]
     beside = exchange.overlap
     if beside is not None:
         organs += [(beside, "begin", "sum"), (beside, "ready", "sum"), (beside, "need", "wait")]

@@ -16,7 +16,7 @@ CACHE = 1 << 20  # bytes: what fits into a core's own cache, and is still there 
 
 
 class Claims:
-    """What one rank writes each step after others have read it.
+    """What one rank writes each step after others have read it, on cores of their own.
 
     Args:
         gradients: parts of its gradients that start on a cache line.

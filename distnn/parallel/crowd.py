@@ -21,8 +21,13 @@ def must_sleep(team: Team) -> bool:
 
     Collective over the node.
     """
-    crowded = team.node_size > cores(team)
+    crowded = is_crowded(team)
     return not share_group(team) and crowded
+
+
+def is_crowded(team: Team) -> bool:
+    """Whether this node has more ranks than cores for them. Collective over the node."""
+    return team.node_size > cores(team)
 
 
 def cores(team: Team) -> int:

@@ -90,7 +90,7 @@ class Exchange:
         self._reduction = REDUCTIONS[reduce](memory, own, dtype)
         self.tasks, self.vectors = self._reduction.tasks, self._reduction.vectors
         self._partial_sums = self._reduction.partial_sums
-        self._claims = self._make_claims() if team.node_size > 1 else None
+        self._claims = self._make_claims()
         self.overlap = self._make_overlap(memory, grids) if overlaps else None
         if not overlaps:
             self._internode = InterNode(memory, own, self._partial_sums, self.weights)
@@ -212,8 +212,13 @@ class Exchange:
             memory, self.ownership, self._partial_sums, self.weights, state, grids, additions
         )
 
-    def _make_claims(self) -> Claims:
-        """Others read all weights, and of this rank's gradients all but its own part."""
+    def _make_claims(self) -> Claims | None:
+        """Others read all weights, and of this rank's gradients all but its own part.
+
+        Where ranks take turns on a core, and share its cache, claims cost more than they save.
+        """
+        if self.team.node_size == 1 or self.gates.is_crowded:
+            return None
         lo, hi = self.ownership.part(self.team.rank)
         pieces = self.ownership.pieces(self.team.rank)
         vectors = [self._partial_sums[piece] for piece in pieces if piece in self._partial_sums]

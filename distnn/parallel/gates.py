@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .crowd import cores, must_sleep
+from .crowd import is_crowded, must_sleep
 from .futex import Futex, is_known
 from .memory import SharedMemory
 
@@ -29,7 +29,12 @@ LONGEST_SLEEP = 0.01  # seconds, if nobody wakes the sleeper
 
 
 class Gates:
-    """The meeting point of one node's ranks."""
+    """The meeting point of one node's ranks.
+
+    Attributes:
+        is_leader: whether this rank is the one that releases the others.
+        is_crowded: whether there are more ranks than cores.
+    """
 
     def __init__(self, memory: SharedMemory) -> None:
         team = memory.team
@@ -41,7 +46,8 @@ class Gates:
         self._mine = team.node_rank * LINE
         self._others = [rank * LINE for rank in range(1, team.node_size)]
         self._verdict = team.node_size * LINE
-        self._glances = GLANCES if team.node_size <= cores(team) else 0
+        self.is_crowded = is_crowded(team)
+        self._glances = 0 if self.is_crowded else GLANCES
         self._futex: Futex | None = None
         if self._others and is_known() and must_sleep(team):
             self._futex = Futex(lines.reshape(-1), LONGEST_SLEEP)

@@ -40,6 +40,7 @@ def test_only_a_crowd_in_several_groups_sleeps(
 ) -> None:
     monkeypatch.setattr(crowd, "cores", lambda team: team.node_size - more)
     monkeypatch.setattr(crowd, "share_group", lambda _team: together)
+    assert crowd.is_crowded(team) == (more > 0)
     assert must_sleep(team) == (more > 0 and not together)
 
 
