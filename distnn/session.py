@@ -138,7 +138,7 @@ class Session:
                 self.network.draw(self.exchange.weights)
             else:
                 self.exchange.weights[:] = weights
-        self.team.broadcast_among_leaders(self.exchange.weights)
+        self.exchange.share_weights()
         self.network.place(self.exchange.weights)
 
     def restore(self, state: dict[str, Array], position: Position) -> None:
@@ -227,7 +227,6 @@ class Session:
         """The gradients of this rank's slices of the batch, added up as far as they are here."""
         items, slice_pass, step = len(batch), self.passes, self.position.steps
         scale = self._scale
-        self.exchange.begin()
         for task, lo, hi, A0, T, dW in self._work_on.get(items) or self._prepare(items):
             samples.gather(batch[lo:hi], A0, T)
             loss = slice_pass.forward(A0, T, (step, task.slice))

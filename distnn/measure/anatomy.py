@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..nn import blas
-from ..parallel import ordered_sum
+from ..parallel import claims, ordered_sum
 from ..samples import Samples
 from ..session import Session
 from .stopwatch import Stopwatch
@@ -40,11 +40,11 @@ def opened(session: Session, samples: Samples) -> Iterator[Stopwatch]:
         (exchange, "_reduce", "sum"),
         (exchange, "_spread", "sum"),
         (ordered_sum, "run", "sum"),
+        (claims, "claim", "sum"),
+        (claims, "copy", "sum"),
         (samples, "gather", "input"),
         (session, "step", "rest"),
     ]
-    if exchange._claims is not None:
-        organs += [(exchange._claims, name, "sum") for name in ("gradients", "weights")]
     beside = exchange.overlap
     if beside is not None:
         organs += [(beside, "begin", "sum"), (beside, "ready", "sum"), (beside, "need", "wait")]

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import ordered_sum, tree
+from . import claims, ordered_sum, tree
 from .blocks import BLOCK, GRANULE, block_ranges, granule_range, norm, squares
-from .claims import Claims
 from .gates import Gates
 from .internode import InterNode
 from .memory import SharedMemory
@@ -27,9 +26,11 @@ from .reductions import REDUCTIONS
 class Block(NamedTuple):
     """One block of the owned part: views prepared once, so that a step only computes."""
 
+    lines: list[np.ndarray]  # of what others wrote
     additions: list[ordered_sum.Addition]
     gradient: np.ndarray
     weights: np.ndarray
+    copies: list[np.ndarray]  # in the others' gradients, see `claims`
     state: tuple[np.ndarray, ...]
     scratch: tuple[np.ndarray, ...]
     squares: np.ndarray
@@ -53,7 +54,7 @@ class Exchange:
     Attributes:
         overlap: takes the place of `step` where it is not None. The norm of a gradient can only
             be known when all of it is there, so that clipping excludes it.
-        weights: (n,) the weights, once per node.
+        weights: (n,) the weights, once per node; small ones once per rank, see `claims`.
         tasks: this rank's slices and what to add after each.
         vectors: this rank's gradient vectors (n,), numbered as in `tasks`.
         state: the optimizer's state vectors (n,) by name, once per node: `everywhere`, or on node
@@ -79,7 +80,11 @@ class Exchange:
         self.gradient_norm = 0.0
         self.ownership = own = Ownership(size, slices, team.node_ranks, sharded)
         self.gates = Gates(memory)
-        self.weights = memory.array((size,), dtype)
+        self._claims = team.node_size > 1 and not self.gates.is_crowded and reduce == "ordered"
+        self._is_copy = self._claims and self._hands_over(size * np.dtype(dtype).itemsize)
+        self.weights = (
+            memory.private(size, dtype) if self._is_copy else memory.array((size,), dtype)
+        )
         overlaps = bool(grids) and team.nodes == 2 and clip_norm is None and reduce == "ordered"
         overlaps = overlaps and MPI.Query_thread() == MPI.THREAD_MULTIPLE
         self.everywhere = sharded or overlaps  # all nodes hold the state
@@ -90,16 +95,25 @@ class Exchange:
         self._reduction = REDUCTIONS[reduce](memory, own, dtype)
         self.tasks, self.vectors = self._reduction.tasks, self._reduction.vectors
         self._partial_sums = self._reduction.partial_sums
-        self._claims = self._make_claims()
+        lo, hi = own.part(team.rank)
+        self._own_lines = claims.lines_of(self.weights[lo:hi])
+        self._claim = self._claim_weights if self._claims and not self._is_copy else None
+        self._incoming = self._plan_incoming(lo, hi) if self._is_copy else []
         self.overlap = self._make_overlap(memory, grids) if overlaps else None
         if not overlaps:
             self._internode = InterNode(memory, own, self._partial_sums, self.weights)
             self._blocks = self._plan_blocks()
 
-    def begin(self) -> None:
-        """Before this step's gradients are written."""
-        if self._claims is not None:
-            self._claims.gradients()
+    def share_weights(self) -> None:
+        """Rank 0's weights are everybody's. Collective."""
+        self.team.broadcast_among_leaders(self.weights)
+        if self._is_copy:
+            on_the_way = self._inbox(0)
+            if self.team.is_first:
+                claims.copy(self.weights, on_the_way)
+            self.gates.meet()
+            claims.copy(on_the_way, self.weights)
+            self.gates.meet()
 
     def add_up(self, task: tree.SliceTask) -> None:
         """After a slice's gradient is in its vector: the additions that follow from it."""
@@ -123,12 +137,15 @@ class Exchange:
             self._update(rule)
             return word
         self._reduction.join()
-        claim = None if self._claims is None else self._claims.weights
         if not self.ownership.sharded:
-            return self.gates.meet(word, lambda word: self._update_alone(rule, word), claim)
-        word = self.gates.meet(word, self._reduce, claim)
-        self._update(rule)
-        self.gates.meet(alone=self._spread)
+            word = self.gates.meet(word, lambda word: self._update_alone(rule, word), self._claim)
+        else:
+            word = self.gates.meet(word, self._reduce, self._claim)
+            self._update(rule)
+            self.gates.meet(alone=self._spread)
+        for lines, new, weights in self._incoming:
+            claims.claim(lines)
+            claims.copy(new, weights)
         return word
 
     def settle(self) -> None:
@@ -173,15 +190,25 @@ class Exchange:
     def _update(self, rule: Rule) -> None:
         """Sum and update the owned part, block by block."""
         if self.clip_norm is None:
-            for additions, gradient, weights, state, scratch, _ in self._blocks:
-                ordered_sum.run(additions)
-                rule(weights, gradient, state, scratch)
+            for block in self._blocks:
+                self._add_up(block)
+                self._apply(rule, block)
             return
         factor = self._sum_for_clipping(self.clip_norm)
         for block in self._blocks:
             if factor is not None:
                 np.multiply(block.gradient, factor, out=block.gradient)
-            rule(block.weights, block.gradient, block.state, block.scratch)
+            self._apply(rule, block)
+
+    def _add_up(self, block: Block) -> None:
+        for lines in block.lines:
+            claims.claim(lines)
+        ordered_sum.run(block.additions)
+
+    def _apply(self, rule: Rule, block: Block) -> None:
+        rule(block.weights, block.gradient, block.state, block.scratch)
+        for copy in block.copies:
+            claims.copy(block.weights, copy)
 
     def _sum_for_clipping(self, clip_norm: float) -> np.floating | None:
         """Sum all blocks; the factor that shortens the gradient to `clip_norm` if it is longer.
@@ -190,7 +217,7 @@ class Exchange:
         passes through the cache twice.
         """
         for block in self._blocks:
-            ordered_sum.run(block.additions)
+            self._add_up(block)
             squares(block.gradient, block.squares)
         if self.ownership.sharded:
             self.gates.meet(alone=self._spread_squares)
@@ -212,18 +239,27 @@ class Exchange:
             memory, self.ownership, self._partial_sums, self.weights, state, grids, additions
         )
 
-    def _make_claims(self) -> Claims | None:
-        """Others read all weights, and of this rank's gradients all but its own part.
+    def _claim_weights(self) -> None:
+        """This rank's part of the weights, which others have read."""
+        claims.claim(self._own_lines)
 
-        Where ranks take turns on a core, and share its cache, claims cost more than they save.
+    def _hands_over(self, n_bytes: int) -> bool:
+        """Whether each rank has a copy of the weights, and gets the new ones in its gradient.
+
+        Rank 0 alone would have to write them for every other rank: it does for one.
         """
-        if self.team.node_size == 1 or self.gates.is_crowded:
-            return None
-        lo, hi = self.ownership.part(self.team.rank)
-        pieces = self.ownership.pieces(self.team.rank)
-        vectors = [self._partial_sums[piece] for piece in pieces if piece in self._partial_sums]
-        parts = [part for vector in vectors for part in (vector[:lo], vector[hi:])]
-        return Claims(parts, self.weights[lo:hi])
+        few = self.ownership.sharded or self.team.size == 2
+        return self.team.nodes == 1 and few and n_bytes <= claims.CACHE
+
+    def _inbox(self, rank: int) -> np.ndarray:
+        """The gradient vector in which a rank gets new weights."""
+        return self._partial_sums[self.ownership.pieces(rank)[0]]
+
+    def _plan_incoming(self, lo: int, hi: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Lines, new weights and where they belong: all but this rank's own part."""
+        inbox, weights = self._inbox(self.team.rank), self.weights
+        pairs = (inbox[:lo], weights[:lo]), (inbox[hi:], weights[hi:])
+        return [(claims.lines_of(new), new, old) for new, old in pairs if len(new)]
 
     def _plan_blocks(self) -> list[Block]:
         own = self.ownership
@@ -235,6 +271,9 @@ class Exchange:
         leaves = [*self._partial_sums, *received]
         root = (0, own.slices)
         depth = ordered_sum.scratch_needed(root, leaves)
+        there = [rank for rank in range(*own.node_ranks[self.team.node]) if rank != self.team.rank]
+        others = [piece for rank in there for piece in own.pieces(rank)] if self._claims else []
+        inboxes = [self._inbox(rank) for rank in there] if self._is_copy else []
         longest = min(BLOCK, hi - lo)
         scratch = [np.empty(longest, self.weights.dtype) for _ in range(depth + 2)]
         blocks = []
@@ -248,5 +287,8 @@ class Exchange:
             state = tuple(vector[start:end] for vector in self.state.values())
             granules = self._squares[slice(*granule_range(start, end))]
             weights = self.weights[start:end]
-            blocks.append(Block(additions, gradient, weights, state, (cut[0], cut[1]), granules))
+            lines = [claims.lines_of(views[leaf]) for leaf in others]
+            copies = [inbox[start:end] for inbox in inboxes]
+            two = cut[0], cut[1]
+            blocks.append(Block(lines, additions, gradient, weights, copies, state, two, granules))
         return blocks

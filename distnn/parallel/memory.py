@@ -44,6 +44,13 @@ class SharedMemory:
         """One array, as `arrays`."""
         return self.arrays(1, shape, dtype)[0]
 
+    @staticmethod
+    def private(size: int, dtype: Any) -> np.ndarray:
+        """An array (size,) of this rank's own, zero-filled, that starts on a page."""
+        raw = np.zeros(size * np.dtype(dtype).itemsize + PAGE, np.uint8)
+        start = -raw.ctypes.data % PAGE
+        return raw[start : start + len(raw) - PAGE].view(dtype)
+
     def sync(self) -> None:
         """A memory fence: what other ranks wrote before a meeting is seen after it.
 

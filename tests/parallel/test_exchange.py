@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distnn.parallel import tree
+from distnn.parallel import claims, tree
+from distnn.parallel import gates as gates_module
 from distnn.parallel.blocks import BLOCK, GRANULE
+from distnn.parallel.claims import CACHE
 from distnn.parallel.exchange import Exchange
 from distnn.parallel.memory import SharedMemory
 
@@ -81,9 +83,9 @@ def trained(exchange: Exchange, whole: bool = False) -> None:
 
 def start(memory: SharedMemory, size: int, slices: int, **ways: Any) -> Exchange:
     exchange = Exchange(memory, size, np.float32, slices, state=("v",), **ways)
-    if memory.team.node_rank == 0:
+    if memory.team.is_first:
         exchange.weights.fill(1)
-    memory.team.comm.Barrier()
+    exchange.share_weights()
     return exchange
 
 
@@ -113,6 +115,41 @@ def test_mpis_own_sum_is_a_sum(memory: SharedMemory, clip: float | None, sharded
     assert exchange.weights.tobytes() == weights.tobytes()
     if memory.team.is_first:
         assert exchange.state["v"].tobytes() == state.tobytes()
+
+
+@pytest.fixture(params=["crowded", "small", "large"])
+def crowd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All ways to hand weights over, whatever this machine's number of cores and its caches."""
+    monkeypatch.setattr(gates_module, "is_crowded", lambda _team: request.param == "crowded")
+    if request.param == "large":
+        monkeypatch.setattr(claims, "CACHE", 0)
+
+
+@pytest.mark.usefixtures("crowd")
+@pytest.mark.parametrize("clip", [None, CLIP], ids=["", "clipped"])
+@pytest.mark.parametrize("sharded", [False, True], ids=["rank0", "sharded"])
+def test_the_same_bits_however_weights_are_handed_over(
+    memory: SharedMemory, clip: float | None, sharded: bool
+) -> None:
+    test_the_same_bits_as_one_process(memory, SIZE, clip, 3, sharded)
+
+
+@pytest.mark.parametrize("ways", [{}, {"sharded": True}, {"reduce": "mpi", "sharded": True}])
+@pytest.mark.parametrize("size", [SMALL, CACHE // 4 + 1])
+def test_small_weights_are_each_ranks_own(
+    memory: SharedMemory, size: int, ways: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates_module, "is_crowded", lambda _team: False)
+    team = memory.team
+    exchange = start(memory, size, team.size, **ways)
+    assert exchange.weights.tolist() == [1] * size
+    exchange.gates.meet()
+    if team.node_rank == 0:
+        exchange.weights[0] = 2
+    exchange.gates.meet()
+    few = "sharded" in ways or team.size == 2
+    own = size == SMALL and few and team.node_size == team.size and "reduce" not in ways
+    assert exchange.weights[0] == (1 if own and team.node_rank > 0 else 2)
 
 
 def test_no_gradient_is_copied_where_each_rank_has_one_slice(memory: SharedMemory) -> None:
