@@ -2,8 +2,9 @@
 
 Every rank writes the partial sums of its own slices where its node's other ranks can read them.
 The owner of a part of the vector adds them in the order of the tree, block by block, and applies
-the update rule to the weights that all ranks of the node share. (With MPI's own sum in place of
-the tree, the owner finds the whole sum there already.)
+the update rule to the weights, which all ranks of the node share; or each has a copy of small ones,
+and gets the new ones in the memory of its gradient. (With MPI's own sum in place of the tree, the
+owner finds the whole sum there already.)
 """
 
 from collections.abc import Sequence
@@ -143,9 +144,7 @@ class Exchange:
             word = self.gates.meet(word, self._reduce, self._claim)
             self._update(rule)
             self.gates.meet(alone=self._spread)
-        for lines, new, weights in self._incoming:
-            claims.claim(lines)
-            claims.copy(new, weights)
+        self._take_in()
         return word
 
     def settle(self) -> None:
@@ -209,6 +208,12 @@ class Exchange:
         rule(block.weights, block.gradient, block.state, block.scratch)
         for copy in block.copies:
             claims.copy(block.weights, copy)
+
+    def _take_in(self) -> None:
+        """The other parts' new weights into this rank's copy, if it has one."""
+        for lines, new, weights in self._incoming:
+            claims.claim(lines)
+            claims.copy(new, weights)
 
     def _sum_for_clipping(self, clip_norm: float) -> np.floating | None:
         """Sum all blocks; the factor that shortens the gradient to `clip_norm` if it is longer.

@@ -1,9 +1,9 @@
-"""What an update costs on cache lines that another rank has read: as it is, and claimed before.
+"""What it costs to write cache lines that another rank has read, by the way it read them.
 
     mpirun -n 2 python tests/benchmarks/lines.py
 
-Prints microseconds of ``w -= g`` on vectors that stay in a core's cache: medians, and in brackets
-those of the quickest and the slowest round.
+Rank 0 computes ``w -= g`` on a vector that stays in a core's cache; rank 1 reads ``w`` before.
+Prints rank 0's microseconds and, in brackets, rank 1's: medians.
 """
 
 import sys
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from distnn.parallel.claims import Claims
+from distnn.parallel.claims import claim, lines_of
 from distnn.parallel.gates import Gates
 from distnn.parallel.memory import SharedMemory
 from distnn.parallel.team import Team
@@ -23,57 +23,63 @@ TIMES = 50
 
 
 def main() -> int:
-    """Measure on the ranks of one node; rank 0 prints."""
+    """Measure on the first two ranks of a node; rank 0 prints."""
     team = Team()
     if team.node_size < 2:
         print("start at least 2 ranks on one machine: mpirun -n 2 python ...", file=sys.stderr)
         return 2
-    with np.errstate(all="ignore"):
-        for size in SIZES:
-            row = measure(team, size)
+    for size in SIZES:
+        for name, (writing, reading) in measure(team, size).items():
             if team.is_first:
-                print(f"{size:,} weights: {'; '.join(row)}", flush=True)
+                print(f"{size:,} weights {name}: {writing:.1f} ({reading:.1f})", flush=True)
     return 0
 
 
-def measure(team: Team, size: int) -> list[str]:
-    """Collective. The ways to update, each with its time."""
+def measure(team: Team, size: int) -> dict[str, tuple[float, float]]:
+    """Collective. Medians by the way of reading: to write and to read."""
     memory = SharedMemory(team)
-    gates, w = Gates(memory), memory.array((size,), np.float32)
-    g, read = np.zeros(size, np.float32), np.empty(size, np.float32)
-    claims = Claims([], w)
+    gates, w, seconds = Gates(memory), memory.array((size,), np.float32), memory.array((2,), float)
+    g, result = np.zeros(size, np.float32), np.empty(size, np.float32)
+    lines = lines_of(w)
 
-    def update() -> None:
+    def write() -> None:
         np.subtract(w, g, w)
 
-    def claimed() -> None:
-        claims.weights()
-        np.subtract(w, g, w)
+    def claim_and_write() -> None:
+        claim(lines)
+        write()
 
-    ways: dict[str, tuple[bool, Callable[[], None]]] = {
-        "read by nobody else": (False, update),
-        "read by another rank": (True, update),
-        "read and claimed": (True, claimed),
+    def nothing() -> None:
+        pass
+
+    def read() -> None:
+        np.add(w, g, result)
+
+    def take_over_and_read() -> None:
+        claim(lines)
+        read()
+
+    ways: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
+        "not read": (write, nothing),
+        "read": (write, read),
+        "read, claimed by the writer": (claim_and_write, read),
+        "taken over by the reader": (write, take_over_and_read),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
-        for name, (shared, way) in ways.items():
+        for name, (writes, reads) in ways.items():
             for _ in range(TIMES):
+                for rank, work in ((1, reads), (0, writes)):
+                    gates.meet()
+                    if team.node_rank == rank:
+                        start = time.perf_counter()
+                        work()
+                        seconds[rank] = (time.perf_counter() - start) * 1e6
                 gates.meet()
-                if shared and not team.is_first:
-                    np.add(w, g, read)
-                gates.meet()
-                if team.is_first:
-                    start = time.perf_counter()
-                    way()
-                    seconds[name].append(time.perf_counter() - start)
+                found[name].append((float(seconds[0]), float(seconds[1])))
     memory.close()
-    return [f"{name} {told(values)}" for name, values in seconds.items()]
-
-
-def told(seconds: list[float]) -> str:
-    rounds = np.median(np.reshape(seconds or [0] * ROUNDS, (ROUNDS, -1)), axis=1) * 1e6
-    return f"{np.median(rounds):.1f} ({rounds.min():.1f} to {rounds.max():.1f})"
+    medians = {name: np.median(pairs, axis=0) for name, pairs in found.items()}
+    return {name: (float(pair[0]), float(pair[1])) for name, pair in medians.items()}
 
 
 if __name__ == "__main__":
