@@ -294,6 +294,8 @@ class Exchange:
             weights = self.weights[start:end]
             lines = [claims.lines_of(views[leaf]) for leaf in others]
             copies = [inbox[start:end] for inbox in inboxes]
-            two = cut[0], cut[1]
-            blocks.append(Block(lines, additions, gradient, weights, copies, state, two, granules))
+            spare = cut[0], cut[1]  # of the rule
+            blocks.append(
+                Block(lines, additions, gradient, weights, copies, state, spare, granules)
+            )
         return blocks

@@ -47,9 +47,8 @@ class SharedMemory:
     @staticmethod
     def private(size: int, dtype: Any) -> np.ndarray:
         """An array (size,) of this rank's own, zero-filled, that starts on a page."""
-        raw = np.zeros(size * np.dtype(dtype).itemsize + PAGE, np.uint8)
-        start = -raw.ctypes.data % PAGE
-        return raw[start : start + len(raw) - PAGE].view(dtype)
+        dtype = np.dtype(dtype)
+        return _from_page(np.zeros(size * dtype.itemsize + PAGE, np.uint8)).view(dtype)
 
     def sync(self) -> None:
         """A memory fence: what other ranks wrote before a meeting is seen after it.
@@ -69,19 +68,22 @@ class SharedMemory:
 
     def _allocate(self, size: int) -> np.ndarray:
         """Bytes that start on a page; private where the rank is alone on its node."""
-        size += PAGE
         if self.team.node_size == 1:
-            memory = np.zeros(size, np.uint8)
-        else:
-            own = size if self.team.node_rank == 0 else 0
-            comm = cast("MPI.Intracomm", self.team.node_comm)
-            with self.team.here.waiting():
-                window = MPI.Win.Allocate_shared(own, 1, comm=comm)
-                window.Lock_all(MPI.MODE_NOCHECK)
-            self._windows.append(window)
-            buffer, _ = window.Shared_query(0)
-            memory = np.asarray(memoryview(cast(Any, buffer)), np.uint8)[:size]
-        return memory[-memory.ctypes.data % PAGE :]
+            return self.private(size, np.uint8)
+        own = size + PAGE if self.team.node_rank == 0 else 0
+        comm = cast("MPI.Intracomm", self.team.node_comm)
+        with self.team.here.waiting():
+            window = MPI.Win.Allocate_shared(own, 1, comm=comm)
+            window.Lock_all(MPI.MODE_NOCHECK)
+        self._windows.append(window)
+        buffer, _ = window.Shared_query(0)
+        return _from_page(np.asarray(memoryview(cast(Any, buffer)), np.uint8)[: size + PAGE])
+
+
+def _from_page(memory: np.ndarray) -> np.ndarray:
+    """Bytes without what lies before their first page, a page less in all."""
+    start = -memory.ctypes.data % PAGE
+    return memory[start : start + len(memory) - PAGE]
 
 
 @contextmanager
