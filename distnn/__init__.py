@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .errors import DistnnError, DivergenceError, InputError, RankFailed, StopRequested
-    from .nn.network import Network
-    from .nn.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
-    from .trainer import Trainer
+    from distnn.errors import DistnnError, DivergenceError, InputError, RankFailed, StopRequested
+    from distnn.nn.network import Network
+    from distnn.nn.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
+    from distnn.training.trainer import Trainer
 
 _HOMES = {
     "Network": "nn.network",
-    "Trainer": "trainer",
+    "Trainer": "training.trainer",
     "SGD": "nn.optimizers",
     "Momentum": "nn.optimizers",
     "Nesterov": "nn.optimizers",

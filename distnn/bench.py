@@ -8,37 +8,37 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .command import on_first, run
+from distnn.command import on_first, run
 
 if TYPE_CHECKING:
-    from .parallel.team import Team
+    from distnn.parallel.comm.communicator import Communicator
 
 
-def bench(team: "Team", argv: Sequence[str]) -> None:
-    """Measure as the arguments say, on all ranks of the team."""
-    from .bits import agree_on_blas
-    from .measure.steps import Case, measure
-    from .nn import blas
-    from .run.fingerprint import fingerprint
-    from .run.settings import BenchSettings, parse_bench
+def bench(comm: "Communicator", argv: Sequence[str]) -> None:
+    """Measure as the arguments say, on all ranks of the comm."""
+    from distnn.config.options import BenchSettings, parse_bench
+    from distnn.diagnostics.steps import Case, measure
+    from distnn.nn import products
+    from distnn.run.fingerprint import fingerprint
+    from distnn.training.bits import agree_on_blas
 
-    told = on_first(team, lambda arguments: parse_bench(arguments).to_dict(), argv)
+    told = on_first(comm, lambda arguments: parse_bench(arguments).to_dict(), argv)
     settings = BenchSettings.from_dict(told)
-    agree_on_blas(team, settings.blas)
+    agree_on_blas(comm, settings.blas)
     figures: list[Mapping[str, Any]] = []
     if settings.json:  # now, so that minutes of measuring do not end with a path that will not do
-        team.on_first(lambda: _write(str(settings.json), {"settings": told}))
+        comm.on_first(lambda: _write(str(settings.json), {"settings": told}))
     for case in Case.all_of(settings.networks):
-        figures.append(measure(team, case, settings))
-        if team.is_first:
+        figures.append(measure(comm, case, settings))
+        if comm.is_first:
             print(_line(figures[-1], with_heading=len(figures) == 1), flush=True)
     if settings.json:
         report = {
             "settings": told,
-            "fingerprint": fingerprint(blas.in_use()),
+            "fingerprint": fingerprint(products.in_use()),
             "figures": figures,
         }
-        team.on_first(lambda: _write(str(settings.json), report))
+        comm.on_first(lambda: _write(str(settings.json), report))
 
 
 def _line(figures: Mapping[str, Any], with_heading: bool) -> str:
@@ -59,7 +59,7 @@ def _line(figures: Mapping[str, Any], with_heading: bool) -> str:
 
 
 def _write(path: str, report: Mapping[str, Any]) -> None:
-    from .errors import InputError
+    from distnn.errors import InputError
 
     try:
         with open(path, "w") as file:

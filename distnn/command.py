@@ -1,4 +1,4 @@
-"""How every command starts and ends: one team, one line for an error, one exit code."""
+"""How every command starts and ends: one comm, one line for an error, one exit code."""
 
 import contextlib
 import faulthandler
@@ -11,14 +11,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import DistnnError, RankFailed
-from .threads import default_to_one
+from distnn.blas_threads import default_to_one
+from distnn.errors import DistnnError, RankFailed
 
 if TYPE_CHECKING:
-    from .parallel.team import Team
-    from .parallel.watch import Watch
+    from distnn.parallel.comm.communicator import Communicator
+    from distnn.parallel.watchdog.watchdog import Watchdog
 
-Command = Callable[["Team", Sequence[str]], None]
+Command = Callable[["Communicator", Sequence[str]], None]
 
 
 HELP = "help"
@@ -44,16 +44,16 @@ def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     default_to_one()
     faulthandler.enable()
-    from .parallel.mpi import MPI
-    from .signals import StopSignals
+    from distnn.parallel.comm.mpi import MPI
+    from distnn.parallel.watchdog.signals import StopSignals
 
-    watch: Watch | None = None
+    watch: Watchdog | None = None
     code = 0
     try:
-        team, watch = _join()
+        comm, watch = _join()
         StopSignals(watch, begins_again=begins_again)
         threading.excepthook = lambda failed: _fail(watch, failed.exc_value)
-        code = _outcome(name, command, team)
+        code = _outcome(name, command, comm)
         _flush()
         watch.leave()
     except BaseException as error:
@@ -62,33 +62,35 @@ def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
     sys.exit(code)
 
 
-def _join() -> "tuple[Team, Watch]":
-    from .parallel.team import Team
-    from .parallel.watch import Watch
+def _join() -> "tuple[Communicator, Watchdog]":
+    from distnn.parallel.comm.communicator import Communicator
+    from distnn.parallel.watchdog.watchdog import Watchdog
 
-    team = Team()
-    return team, Watch(team)
+    comm = Communicator()
+    return comm, Watchdog(comm)
 
 
-def _outcome(name: str, command: Command, team: "Team") -> int:
+def _outcome(name: str, command: Command, comm: "Communicator") -> int:
     """Run the command; its exit code."""
     try:
-        command(team, sys.argv[1:])
+        command(comm, sys.argv[1:])
     except HelpShown:
         return 0
     except RankFailed:
         time.sleep(PATIENCE)  # the job ends from there, with the reason told
         raise
     except DistnnError as error:
-        if not team.all_here(PATIENCE):
+        if not comm.all_here(PATIENCE):
             raise  # it rose here and not elsewhere: the others wait for this rank
-        if team.is_first:
+        if comm.is_first:
             print(f"distnn.{name}: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def on_first(team: "Team", prepare: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> Any:
+def on_first(
+    comm: "Communicator", prepare: Callable[[Sequence[str]], Any], argv: Sequence[str]
+) -> Any:
     """Rank 0 looks at the command line and what it names; every rank gets the answer. Collective.
 
     Args:
@@ -98,7 +100,7 @@ def on_first(team: "Team", prepare: Callable[[Sequence[str]], Any], argv: Sequen
         InputError: a flag, key, value or file cannot be used.
         HelpShown: help was asked for, and is printed.
     """
-    from .run.commandline import HelpRequested
+    from distnn.config.command_line import HelpRequested
 
     def work() -> Any:
         try:
@@ -107,19 +109,19 @@ def on_first(team: "Team", prepare: Callable[[Sequence[str]], Any], argv: Sequen
             print(help_text)
             return HELP
 
-    answer = team.on_first(work)
+    answer = comm.on_first(work)
     if answer == HELP:
         raise HelpShown
     return answer
 
 
-def _fail(watch: "Watch | None", error: BaseException | None) -> None:
+def _fail(watch: "Watchdog | None", error: BaseException | None) -> None:
     """End the job because of this rank's failure, told with its traceback if it is the first."""
     told = "".join(traceback.format_exception(error))
     if watch is not None:
         watch.fail(1, f"failed:\n{told}")
     print(f"distnn: a rank on {socket.gethostname()} failed:\n{told}", file=sys.stderr, flush=True)
-    from .parallel.mpi import MPI
+    from distnn.parallel.comm.mpi import MPI
 
     MPI.COMM_WORLD.Abort(1)
 

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .advice import Link, Rank, advice
-from .command import on_first, run
+from distnn.command import on_first, run
+from distnn.diagnostics.advice import Link, Rank, advice
 
 if TYPE_CHECKING:
-    from .parallel.team import Team
+    from distnn.parallel.comm.communicator import Communicator
 
 SIZE = 768  # of the square matrices of the product
 PRODUCT_SECONDS = 0.4
@@ -26,38 +26,38 @@ ROUNDS = {SMALL: 200, LARGE: 4}
 LINKS = 8  # nodes that are measured, of all
 
 
-def doctor(team: "Team", argv: Sequence[str]) -> None:
+def doctor(comm: "Communicator", argv: Sequence[str]) -> None:
     """Measure on all ranks; rank 0 prints."""
-    from .parallel import probe
-    from .run.settings import parse_doctor
+    from distnn.config.options import parse_doctor
+    from distnn.diagnostics import links
 
-    on_first(team, lambda arguments: parse_doctor(arguments).to_dict(), argv)
-    own = dataclasses.asdict(examine(team))
+    on_first(comm, lambda arguments: parse_doctor(arguments).to_dict(), argv)
+    own = dataclasses.asdict(examine(comm))
     ranks = [
         Rank(**{**facts, "cores": tuple(facts["cores"])})
-        for facts in map(json.loads, probe.texts(team, json.dumps(own)))
+        for facts in map(json.loads, links.texts(comm, json.dumps(own)))
     ]
     inside = None
-    first, end = next(((a, b) for a, b in team.node_ranks if b - a > 1), (0, 0))
+    first, end = next(((a, b) for a, b in comm.node_ranks if b - a > 1), (0, 0))
     if first != end:
-        inside = link(team, first, first + 1)
-    leaders = [a for a, _ in team.node_ranks]
-    between = {node: link(team, 0, leaders[node]) for node in _some(team.nodes)}
-    if team.is_first:
-        print("\n".join(report(probe.mpi_library(), ranks, inside, between)))
+        inside = link(comm, first, first + 1)
+    leaders = [a for a, _ in comm.node_ranks]
+    between = {node: link(comm, 0, leaders[node]) for node in _some(comm.nodes)}
+    if comm.is_first:
+        print("\n".join(report(links.mpi_library(), ranks, inside, between)))
 
 
-def examine(team: "Team") -> Rank:
+def examine(comm: "Communicator") -> Rank:
     """This rank, while all others compute, too."""
-    from .parallel.crowd import own_cores
-    from .parallel.team import shared_memory_room
-    from .run.fingerprint import fingerprint
+    from distnn.parallel.comm.affinity import own_cores
+    from distnn.parallel.comm.communicator import shared_memory_room
+    from distnn.run.fingerprint import fingerprint
 
     facts = fingerprint()
-    team.comm.Barrier()
+    comm.mpi.Barrier()
     return Rank(
         host=socket.gethostname(),
-        node=team.node,
+        node=comm.node,
         cores=tuple(sorted(own_cores())),
         machine_cores=os.cpu_count() or 1,
         blas=f"{facts['blas']} {facts['blas_version']} {facts['blas_kernel']}",
@@ -81,11 +81,11 @@ def product_speed(seconds: float) -> float:
     return float(2 * SIZE**3 / best / 1e9)
 
 
-def link(team: "Team", first: int, second: int) -> Link:
+def link(comm: "Communicator", first: int, second: int) -> Link:
     """Between two ranks, by messages to and fro. Collective: all others wait."""
-    from .parallel import probe
+    from distnn.diagnostics import links
 
-    times = {size: probe.one_way(team, first, second, size, ROUNDS[size]) for size in ROUNDS}
+    times = {size: links.one_way(comm, first, second, size, ROUNDS[size]) for size in ROUNDS}
     return Link(latency=times[SMALL] * 1e6, bandwidth=LARGE / times[LARGE] / 1e6)
 
 

@@ -8,22 +8,22 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .command import on_first, run
+from distnn.command import on_first, run
 
 if TYPE_CHECKING:
-    from .data.sources import Part
-    from .inference import Trained
-    from .parallel.team import Team
-    from .run.settings import EvaluateSettings
+    from distnn.config.options import EvaluateSettings
+    from distnn.data.sources import Part
+    from distnn.parallel.comm.communicator import Communicator
+    from distnn.training.prediction import Trained
 
 
-def evaluate(team: "Team", argv: Sequence[str]) -> None:
-    """Evaluate as the arguments say, on all ranks of the team."""
+def evaluate(comm: "Communicator", argv: Sequence[str]) -> None:
+    """Evaluate as the arguments say, on all ranks of the comm."""
     import numpy as np
 
-    from .evaluation import Evaluation
-    from .inference import load_samples, needed_bytes, share_network
-    from .parallel.memory import SharedMemory
+    from distnn.parallel.comm.shared_memory import SharedMemory
+    from distnn.training.evaluation import Evaluation
+    from distnn.training.prediction import load_samples, needed_bytes, share_network
 
     opened: list[tuple[Trained, Part]] = []
 
@@ -32,24 +32,24 @@ def evaluate(team: "Team", argv: Sequence[str]) -> None:
         trained, part = opened[0]
         return trained.meta() | {"items": len(part.x)}
 
-    told = on_first(team, work, argv)
+    told = on_first(comm, work, argv)
     trained, part = opened[0] if opened else (None, None)
-    team = team.with_memory(needed_bytes(told["network"], told["items"]), _say)
-    memory = SharedMemory(team)
-    network = share_network(team, memory, told["network"], trained)
-    samples = load_samples(team, memory, network, told["items"], trained, part)
+    comm = comm.with_memory(needed_bytes(told["network"], told["items"]), _say)
+    memory = SharedMemory(comm)
+    network = share_network(comm, memory, told["network"], trained)
+    samples = load_samples(comm, memory, network, told["items"], trained, part)
     with np.errstate(all="ignore"):
-        measures = Evaluation(team, network, samples, "", told["classify"]).measure()
-    if team.is_first:
+        measures = Evaluation(comm, network, samples, "", told["classify"]).measure()
+    if comm.is_first:
         print(json.dumps({"items": len(samples), **measures}))
 
 
 def _open(argv: Sequence[str]) -> "tuple[Trained, Part]":
     """Rank 0: the run and the data set; raises InputError."""
-    from .data.sources import Part, check_features, open_data, open_test_data
-    from .errors import InputError
-    from .inference import Trained
-    from .run.settings import Settings, parse_evaluate
+    from distnn.config.options import Settings, parse_evaluate
+    from distnn.data.sources import Part, check_features, open_data, open_test_data
+    from distnn.errors import InputError
+    from distnn.training.prediction import Trained
 
     asked: EvaluateSettings = parse_evaluate(argv)
     trained = Trained.open(asked.run_dir, asked.checkpoint)

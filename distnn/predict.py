@@ -8,21 +8,27 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .command import on_first, run
+from distnn.command import on_first, run
 
 if TYPE_CHECKING:
-    from .data.rows import Rows
-    from .inference import Trained
-    from .parallel.team import Team
-    from .run.settings import PredictSettings
+    from distnn.config.options import PredictSettings
+    from distnn.data.rows import Rows
+    from distnn.parallel.comm.communicator import Communicator
+    from distnn.training.prediction import Trained
 
 
-def predict(team: "Team", argv: Sequence[str]) -> None:
-    """Predict as the arguments say, on all ranks of the team."""
+def predict(comm: "Communicator", argv: Sequence[str]) -> None:
+    """Predict as the arguments say, on all ranks of the comm."""
     import numpy as np
 
-    from .inference import load_rows, needed_bytes, outputs, share_network, write_predictions
-    from .parallel.memory import SharedMemory
+    from distnn.parallel.comm.shared_memory import SharedMemory
+    from distnn.training.prediction import (
+        load_rows,
+        needed_bytes,
+        outputs,
+        share_network,
+        write_predictions,
+    )
 
     opened: list[tuple[Trained, Rows, PredictSettings]] = []
 
@@ -31,14 +37,14 @@ def predict(team: "Team", argv: Sequence[str]) -> None:
         trained, rows, _ = opened[0]
         return trained.meta() | {"items": len(rows)}
 
-    told = on_first(team, work, argv)
+    told = on_first(comm, work, argv)
     trained, rows, asked = opened[0] if opened else (None, None, None)
-    team = team.with_memory(needed_bytes(told["network"], told["items"]), _say)
-    memory = SharedMemory(team)
-    network = share_network(team, memory, told["network"], trained)
-    X = load_rows(team, memory, network, told["items"], trained, rows)
+    comm = comm.with_memory(needed_bytes(told["network"], told["items"]), _say)
+    memory = SharedMemory(comm)
+    network = share_network(comm, memory, told["network"], trained)
+    X = load_rows(comm, memory, network, told["items"], trained, rows)
     with np.errstate(all="ignore"):
-        A = outputs(team, network, X)
+        A = outputs(comm, network, X)
 
     def save() -> None:
         assert trained is not None
@@ -46,15 +52,15 @@ def predict(team: "Team", argv: Sequence[str]) -> None:
         assert A is not None
         write_predictions(asked.output, trained, A, asked.probabilities)
 
-    team.on_first(save)
+    comm.on_first(save)
 
 
 def _open(argv: Sequence[str]) -> "tuple[Trained, Rows, PredictSettings]":
     """Rank 0: the run and the rows; raises InputError."""
-    from .data.sources import open_features
-    from .errors import InputError
-    from .inference import Trained
-    from .run.settings import parse_predict
+    from distnn.config.options import parse_predict
+    from distnn.data.sources import open_features
+    from distnn.errors import InputError
+    from distnn.training.prediction import Trained
 
     asked: PredictSettings = parse_predict(argv)
     trained = Trained.open(asked.run_dir, asked.checkpoint)

@@ -10,22 +10,22 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .command import on_first, run
+from distnn.command import on_first, run
 
 if TYPE_CHECKING:
-    from .desk import Desk
-    from .parallel.team import Team
-    from .recorder import Recorder
+    from distnn.parallel.comm.communicator import Communicator
+    from distnn.training.desk import Desk
+    from distnn.training.recorder import Recorder
 
 
-def train(team: "Team", argv: Sequence[str]) -> None:
-    """Train as the arguments say, on all ranks of the team."""
+def train(comm: "Communicator", argv: Sequence[str]) -> None:
+    """Train as the arguments say, on all ranks of the comm."""
     started = time.perf_counter()
-    if not team.is_first:
+    if not comm.is_first:
         load_what_all_need()
-    desk, told = _open_desk(team, argv)
+    desk, told = _open_desk(comm, argv)
     try:
-        _train(team, desk, told, started)
+        _train(comm, desk, told, started)
     finally:
         if desk is not None:
             desk.logbook.directory.release()
@@ -33,34 +33,34 @@ def train(team: "Team", argv: Sequence[str]) -> None:
 
 def load_what_all_need() -> None:
     """Import it while rank 0, which needs more, is at its desk."""
-    from . import bits, building, evaluation, loading, session  # noqa: F401
+    from distnn.training import bits, evaluation, factory, loading, session  # noqa: F401
 
 
-def _train(team: "Team", desk: "Desk | None", told: dict[str, Any], started: float) -> None:
-    from .bits import told_of_mixed_ranks
-    from .building import build_network, build_optimizer, build_trainer
-    from .errors import StopRequested
-    from .loading import Shape, load
-    from .parallel.memory import SharedMemory
-    from .run.settings import Settings
-    from .session import Position, needed_bytes
+def _train(comm: "Communicator", desk: "Desk | None", told: dict[str, Any], started: float) -> None:
+    from distnn.config.options import Settings
+    from distnn.errors import StopRequested
+    from distnn.parallel.comm.shared_memory import SharedMemory
+    from distnn.training.bits import told_of_mixed_ranks
+    from distnn.training.factory import build_network, build_optimizer, build_trainer
+    from distnn.training.loading import Shape, load
+    from distnn.training.session import Position, needed_bytes
 
     settings, shape = Settings.from_dict(told["settings"]), Shape(**told["shape"])
     position = Position(**told["position"])
-    team.here.stall_timeout = settings.stall_timeout
+    comm.status.stall_timeout = settings.stall_timeout
     network, optimizer = build_network(settings, shape), build_optimizer(settings)
 
-    slices, data = settings.slices or team.size, shape.bytes(network.dtype.itemsize)
-    needed = needed_bytes(network, optimizer, team, slices, settings.update, data)
-    team = team.with_memory(needed, _say)
+    slices, data = settings.slices or comm.size, shape.bytes(network.dtype.itemsize)
+    needed = needed_bytes(network, optimizer, comm, slices, settings.update, data)
+    comm = comm.with_memory(needed, _say)
     loader = desk.loader if desk else None
-    samples, test = load(team, SharedMemory(team), shape, loader, network.dtype)
+    samples, test = load(comm, SharedMemory(comm), shape, loader, network.dtype)
 
-    trainer = build_trainer(settings, network, optimizer, team)
+    trainer = build_trainer(settings, network, optimizer, comm)
     trainer.go_on(position, *(desk.logbook.vectors() if desk else (None, {})))
-    session = trainer.open_session(team)
-    recorder = _open_recorder(team, desk, session, len(samples))
-    if mixed := told_of_mixed_ranks(team):
+    session = trainer.open_session(comm)
+    recorder = _open_recorder(comm, desk, session, len(samples))
+    if mixed := told_of_mixed_ranks(comm):
         _say(mixed)
     before = dataclasses.replace(position)
     try:
@@ -75,25 +75,25 @@ def _train(team: "Team", desk: "Desk | None", told: dict[str, Any], started: flo
         if desk is not None and recorder is not None:
             desk.finish(recorder, session, done, seconds)
 
-    team.on_first(finish)
+    comm.on_first(finish)
 
 
-def _open_desk(team: "Team", argv: Sequence[str]) -> "tuple[Desk | None, dict[str, Any]]":
+def _open_desk(comm: "Communicator", argv: Sequence[str]) -> "tuple[Desk | None, dict[str, Any]]":
     """The desk, on rank 0, and what it tells all ranks."""
     desks: list[Desk] = []
 
     def work(arguments: Sequence[str]) -> dict[str, Any]:
-        from .desk import Desk
+        from distnn.training.desk import Desk
 
-        desks.append(Desk.open(arguments, team.size))
+        desks.append(Desk.open(arguments, comm.size))
         return desks[0].tell()
 
-    told = on_first(team, work, argv)
+    told = on_first(comm, work, argv)
     return desks[0] if desks else None, told
 
 
 def _open_recorder(
-    team: "Team", desk: "Desk | None", session: Any, items: int
+    comm: "Communicator", desk: "Desk | None", session: Any, items: int
 ) -> "Recorder | None":
     """The recorder, on rank 0."""
     recorders: list[Recorder] = []
@@ -102,7 +102,7 @@ def _open_recorder(
         assert desk is not None
         recorders.append(desk.recorder(session, items))
 
-    team.on_first(work)
+    comm.on_first(work)
     return recorders[0] if recorders else None
 
 

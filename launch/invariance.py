@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from distnn.config.options import parse_train, to_toml
 from distnn.errors import InputError
-from distnn.run.settings import parse_train, to_toml
 
 MORE_RANKS_THAN_CORES = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}  # Open MPI's
 HEADING = f"{'seconds':>8} {'samples/s':>10}  {'sha256 of the weights':64}  ranks"

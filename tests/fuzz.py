@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from distnn.building import resolve
+from distnn.config.options import Settings, parse_train, to_toml
 from distnn.data.rows import fill
 from distnn.data.sources import open_data
 from distnn.errors import InputError
-from distnn.loading import Loader
 from distnn.run import checkpoint
-from distnn.run.settings import Settings, parse_train, to_toml
+from distnn.training.factory import resolve
+from distnn.training.loading import Loader
 
 SECONDS, MEMORY = 5, 2 << 30
 CHECKPOINTS = 500

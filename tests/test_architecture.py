@@ -80,10 +80,12 @@ def test_ranks_load_no_more_than_they_need() -> None:
     """What 255 of 256 ranks import before the first step; files, flags and texts are rank 0's."""
     script = """
 import sys
-from distnn import command, signals, train
-from distnn.run import commandline
+from distnn import command, train
+from distnn.parallel.watchdog import signals
+from distnn.config import command_line
 train.load_what_all_need()
-loaded = {"cyclopts", "csv", "distnn.data.sources", "distnn.desk", "distnn.recorder", "gzip",
+loaded = {"cyclopts", "csv", "distnn.data.sources", "distnn.training.desk",
+    "distnn.training.recorder", "gzip",
     "matplotlib", "numpy.random", "rich", "safetensors", "subprocess", "tempfile", "tqdm"}
 print(sorted(loaded & set(sys.modules)))
 """

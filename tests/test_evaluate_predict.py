@@ -14,17 +14,17 @@ import pytest
 
 from distnn.errors import InputError
 from distnn.evaluate import evaluate
-from distnn.parallel import team as team_module
-from distnn.parallel.mpi import MPI
-from distnn.parallel.team import Team
+from distnn.parallel.comm import communicator as team_module
+from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.mpi import MPI
 from distnn.predict import predict
 from distnn.train import train
 
 SHORT = ("--hidden", "5", "--slices", "1", "--batch-size", "16", "--progress", "off")
 
 
-def on_one_rank(command: Callable[[Team, list[str]], None], *words: object) -> None:
-    command(Team(MPI.COMM_SELF), [str(word) for word in words])
+def on_one_rank(command: Callable[[Communicator, list[str]], None], *words: object) -> None:
+    command(Communicator(MPI.COMM_SELF), [str(word) for word in words])
 
 
 def table(path: Path) -> tuple[list[str], np.ndarray]:
@@ -171,23 +171,23 @@ def test_a_disk_that_is_full_leaves_the_predictions_before_and_no_part(
 def test_too_little_shared_memory(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    team = Team()
+    comm = Communicator()
     # not pytest's tmp_path: its cleaning up disturbs that of the other ranks
-    folder = Path(team.broadcast(tempfile.mkdtemp() if team.is_first else None))
-    if team.is_first:
+    folder = Path(comm.broadcast(tempfile.mkdtemp() if comm.is_first else None))
+    if comm.is_first:
         x = np.random.default_rng(0).normal(size=(600, 3))
         y = np.argmax(x, axis=1)
         np.savez(folder / "c.npz", x_train=x, y_train=y, x_test=x, y_test=y)
-    train(team, ["--data", f"{folder}/c.npz", "--epochs", "2", "--run-dir", f"{folder}/r"])
+    train(comm, ["--data", f"{folder}/c.npz", "--epochs", "2", "--run-dir", f"{folder}/r"])
     told = []
     for room in (1 << 40, 0):
         monkeypatch.setattr(team_module, "shared_memory_room", lambda room=room: room)
         capsys.readouterr()
-        evaluate(team, [f"{folder}/r"])
+        evaluate(comm, [f"{folder}/r"])
         told.append(capsys.readouterr())
     assert told[0].out == told[1].out
     assert "shared memory" not in told[0].err
-    shares = team.is_first and team.nodes < team.size
+    shares = comm.is_first and comm.nodes < comm.size
     assert told[1].err.count("shared memory") == int(shares)
-    if team.is_first:
+    if comm.is_first:
         shutil.rmtree(folder)

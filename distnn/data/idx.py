@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distnn.data.rows import Rows, check_shape
-from distnn.data.streams import (
+from distnn.data.binary import (
     MAX_DIMENSIONS,
     check_size,
     damage_named,
@@ -23,6 +22,7 @@ from distnn.data.streams import (
     read_some,
     stream_rows,
 )
+from distnn.data.rows import Rows, check_shape
 from distnn.errors import InputError
 
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from distnn.data.binary import DEFLATE_LIMIT, damage_named, file_limit, file_opener, npy_rows
 from distnn.data.rows import Rows
-from distnn.data.streams import DEFLATE_LIMIT, damage_named, file_limit, file_opener, npy_rows
 from distnn.errors import InputError
 
 REMEDY = "write it with numpy.savez or numpy.savez_compressed"

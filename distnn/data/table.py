@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from distnn.data.binary import damage_named
 from distnn.data.rows import Array, Rows
-from distnn.data.streams import damage_named
 from distnn.errors import InputError
 
 BLOCK_CHARACTERS = 4 << 20

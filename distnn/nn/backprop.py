@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distnn.nn import blas
+from distnn.nn import products
 from distnn.nn.activations import ACTIVATIONS, Space, make_space
 from distnn.nn.dropout import Dropout
 from distnn.nn.layout import Array, Block, aligned, blocks, grid
@@ -101,7 +101,7 @@ class SlicePass:
         v.out.sensitivity(self._T, D[layers], scale)
         for l in range(layers, 1, -1):
             self._gradient(l, v.At[l - 1], D[l], dW[l - 1])
-            blas.product(D[l], self._transposed[l - 1], D[l - 1])
+            products.product(D[l], self._transposed[l - 1], D[l - 1])
             if self._dropped:
                 np.multiply(D[l - 1], v.M[l - 1], D[l - 1])
             self._h.times_derivative(D[l - 1], v.H[l - 1], v.Z[l - 1], v.space[l - 1])
@@ -131,16 +131,16 @@ class SlicePass:
         W = self._weights[l - 1]
         for block in self._columns[l - 1]:
             if block is None:
-                blas.product(A, W, out)
+                products.product(A, W, out)
             else:
-                blas.product(A, W[:, block], out[:, block])
+                products.product(A, W[:, block], out[:, block])
 
     def _gradient(self, l: int, At: Array, D: Array, dW: Array) -> None:
         for block in self._rows[l - 1]:
             if block is None:
-                blas.product(At, D, dW)
+                products.product(At, D, dW)
             else:
-                blas.product(At[block], D, dW[block])
+                products.product(At[block], D, dW[block])
 
     def _view(self, b: int) -> "_Views":
         v = self._views.get(b)

@@ -30,7 +30,7 @@ class Traffic(Protocol):
         """A block of rows of the layer's gradient is complete."""
 
 
-class WatchedPass(SlicePass):
+class HookedPass(SlicePass):
     """A pass that asks for weights before it uses them, and tells which gradients are complete.
 
     Attributes:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from distnn.nn.layout import Array
-from distnn.nn.streams import DROPOUT, Stream
+from distnn.nn.rng import DROPOUT, Stream
 
 
 class Dropout:

@@ -15,7 +15,7 @@ from distnn.nn.layout import Array, aligned, matrices, total_size, weight_shapes
 from distnn.nn.losses import LOSSES
 from distnn.nn.names import look_up
 from distnn.nn.outputs import check_pair
-from distnn.nn.streams import WEIGHTS, Stream
+from distnn.nn.rng import WEIGHTS, Stream
 
 ROWS_AT_ONCE = 1024  # forward() goes through its rows in slices of this many
 

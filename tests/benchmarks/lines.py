@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from distnn.parallel.claims import claim, lines_of
-from distnn.parallel.gates import Gates
-from distnn.parallel.memory import SharedMemory
-from distnn.parallel.team import Team
+from distnn.parallel.comm.barrier import Barrier
+from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.shared_memory import SharedMemory
+from distnn.parallel.reduction.cache_lines import claim, lines_of
 
 SIZES = (24_000, 102_000)
 ROUNDS = 10  # cores may come closer to one another, or part, from second to second
@@ -24,21 +24,25 @@ TIMES = 50
 
 def main() -> int:
     """Measure on the first two ranks of a node; rank 0 prints."""
-    team = Team()
-    if team.node_size < 2:
+    comm = Communicator()
+    if comm.node_size < 2:
         print("start at least 2 ranks on one machine: mpirun -n 2 python ...", file=sys.stderr)
         return 2
     for size in SIZES:
-        for name, (writing, reading) in measure(team, size).items():
-            if team.is_first:
+        for name, (writing, reading) in measure(comm, size).items():
+            if comm.is_first:
                 print(f"{size:,} weights {name}: {writing:.1f} ({reading:.1f})", flush=True)
     return 0
 
 
-def measure(team: Team, size: int) -> dict[str, tuple[float, float]]:
+def measure(comm: Communicator, size: int) -> dict[str, tuple[float, float]]:
     """Collective. Medians by the way of reading: to write and to read."""
-    memory = SharedMemory(team)
-    gates, w, seconds = Gates(memory), memory.array((size,), np.float32), memory.array((2,), float)
+    memory = SharedMemory(comm)
+    barrier, w, seconds = (
+        Barrier(memory),
+        memory.array((size,), np.float32),
+        memory.array((2,), float),
+    )
     g, result = np.zeros(size, np.float32), np.empty(size, np.float32)
     lines = lines_of(w)
 
@@ -70,12 +74,12 @@ def measure(team: Team, size: int) -> dict[str, tuple[float, float]]:
         for name, (writes, reads) in ways.items():
             for _ in range(TIMES):
                 for rank, work in ((1, reads), (0, writes)):
-                    gates.meet()
-                    if team.node_rank == rank:
+                    barrier.meet()
+                    if comm.node_rank == rank:
                         start = time.perf_counter()
                         work()
                         seconds[rank] = (time.perf_counter() - start) * 1e6
-                gates.meet()
+                barrier.meet()
                 found[name].append((float(seconds[0]), float(seconds[1])))
     memory.close()
     medians = {name: np.median(pairs, axis=0) for name, pairs in found.items()}

@@ -16,36 +16,36 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from distnn.threads import default_to_one
+from distnn.blas_threads import default_to_one
 
 default_to_one()
 
 import numpy as np  # noqa: E402
 
 from distnn import Adam, Network, Trainer  # noqa: E402
-from distnn.parallel import watch as stall  # noqa: E402
-from distnn.parallel.board import Here  # noqa: E402
-from distnn.parallel.memory import SharedMemory  # noqa: E402
-from distnn.parallel.team import SHARED_MEMORY  # noqa: E402
-from distnn.parallel.watch import Watch  # noqa: E402
-from distnn.recorder import Recorder  # noqa: E402
+from distnn.parallel.comm.communicator import SHARED_MEMORY  # noqa: E402
+from distnn.parallel.comm.shared_memory import SharedMemory  # noqa: E402
+from distnn.parallel.comm.status import RankStatus  # noqa: E402
+from distnn.parallel.watchdog import watchdog as stall  # noqa: E402
+from distnn.parallel.watchdog.signals import StopSignals  # noqa: E402
+from distnn.parallel.watchdog.watchdog import Watchdog  # noqa: E402
 from distnn.run import checkpoint  # noqa: E402
 from distnn.run.directory import RunDirectory  # noqa: E402
 from distnn.run.progress import Progress  # noqa: E402
-from distnn.samples import from_arrays  # noqa: E402
-from distnn.signals import StopSignals  # noqa: E402
+from distnn.training.dataset import from_arrays  # noqa: E402
+from distnn.training.recorder import Recorder  # noqa: E402
 
 THIRDS, STEPS = 3, 313  # an epoch of 60,000 items has 938 steps
 ROWS = 64 * 60  # they fit into the cache: memory is the part of a machine that others share most
 LOOK = 0.1  # seconds
-DIGEST, STEP = checkpoint.digest, Here.step
+DIGEST, STEP = checkpoint.digest, RankStatus.step
 
 
 def third(session: Any, samples: Any, recorder: Recorder | None, saves: bool) -> float:
     """Seconds of a third of an epoch, perhaps with a checkpoint in its first step."""
     session.position.step = 0
     session.begin_epoch(samples)
-    session.team.comm.Barrier()
+    session.comm.mpi.Barrier()
     start = time.perf_counter()
     for number in range(STEPS):
         session.position.step = number % (ROWS // 64)
@@ -55,7 +55,7 @@ def third(session: Any, samples: Any, recorder: Recorder | None, saves: bool) ->
             if recorder is not None:
                 state = session.exchange.state
                 recorder.checkpoint(session.network.weights, state, session.position)
-    session.team.comm.Barrier()
+    session.comm.mpi.Barrier()
     seconds = time.perf_counter() - start
     session.collect_losses(10**9)
     if recorder is not None:
@@ -66,24 +66,24 @@ def third(session: Any, samples: Any, recorder: Recorder | None, saves: bool) ->
 def measure(trainer: Trainer, epochs: int, folder: str) -> None:
     draw = np.random.default_rng(0)
     X = draw.random((ROWS, 784), np.float32)
-    team = trainer.team
-    samples = from_arrays(team, SharedMemory(team), trainer.network, X, draw.integers(0, 10, ROWS))
-    session = trainer.open_session(team)
+    comm = trainer.comm
+    samples = from_arrays(comm, SharedMemory(comm), trainer.network, X, draw.integers(0, 10, ROWS))
+    session = trainer.open_session(comm)
     recorder = None
-    if team.is_first:
+    if comm.is_first:
         progress = Progress("off", StringIO(), 1, STEPS)
         recorder = Recorder(RunDirectory(Path(folder)), 1, {}, {}, progress)
 
     def on(saves: bool) -> float:
-        checkpoint.digest, Here.step = DIGEST, STEP
-        watch = Watch(team, ends_job=False)
+        checkpoint.digest, RankStatus.step = DIGEST, STEP
+        watch = Watchdog(comm, ends_job=False)
         StopSignals(watch, begins_again=True)
         seconds = third(session, samples, recorder, saves)
         watch.close()
         return seconds
 
     def off(saves: bool) -> float:
-        checkpoint.digest, Here.step = (lambda *_: ""), (lambda *_: None)
+        checkpoint.digest, RankStatus.step = (lambda *_: ""), (lambda *_: None)
         return third(session, samples, recorder, saves)
 
     stall.INTERVAL = LOOK
@@ -97,7 +97,7 @@ def measure(trainer: Trainer, epochs: int, folder: str) -> None:
                 for turn in turns:
                     seconds[turn] += turn(saves=number == 0)
             results.append((seconds[on], seconds[off]))
-    if team.is_first:
+    if comm.is_first:
         tell(results)
 
 

@@ -19,7 +19,7 @@ from workers import RATES
 
 from distnn import SGD, Adam, Network, Trainer
 from distnn.data.order import epoch_order
-from distnn.measure.steps import Case
+from distnn.diagnostics.steps import Case
 
 UNITS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
 OURS = {"sgd": SGD(RATES["sgd"]), "adam": Adam(RATES["adam"], epsilon=1e-30)}

@@ -18,10 +18,10 @@ import time
 import numpy as np
 
 from distnn import SGD, Adam, Network
-from distnn.parallel.memory import SharedMemory
-from distnn.parallel.team import Team
-from distnn.samples import Samples, from_arrays
-from distnn.session import Plan, Session
+from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.shared_memory import SharedMemory
+from distnn.training.dataset import Dataset, from_arrays
+from distnn.training.session import Plan, Session
 
 NETWORKS = [  # layers, activation, batch
     ([784, 30, 10], "sigmoid", 16),
@@ -35,42 +35,44 @@ ROWS = 4096
 class Run:
     """One way to train one network, a few steps at a time."""
 
-    def __init__(self, team: Team, layers: list[int], activation: str, plan: Plan, **ways: str):
+    def __init__(
+        self, comm: Communicator, layers: list[int], activation: str, plan: Plan, **ways: str
+    ):
         optimizer = Adam(1e-3) if ways.pop("optimizer") == "adam" else SGD(0.1)
-        self.team, self.plan = team, plan
-        self.session = Session(team, Network(layers, activation), optimizer, plan, **ways)
+        self.comm, self.plan = comm, plan
+        self.session = Session(comm, Network(layers, activation), optimizer, plan, **ways)
         self.session.start(None)
 
-    def seconds(self, samples: Samples, steps: int) -> float:
+    def seconds(self, samples: Dataset, steps: int) -> float:
         """Seconds that the slowest rank takes for so many steps."""
         self.session.begin_epoch(samples)
-        self.team.comm.Barrier()
+        self.comm.mpi.Barrier()
         start = time.perf_counter()
         for _ in range(steps):
             if (self.session.position.step + 1) * self.plan.batch_size > ROWS:
                 self.session.position.step = 0
             self.session.step(samples, 10**9)
-        self.team.comm.Barrier()
+        self.comm.mpi.Barrier()
         return time.perf_counter() - start
 
 
 def measure(
-    team: Team, layers: list[int], activation: str, batch: int, options: argparse.Namespace
+    comm: Communicator, layers: list[int], activation: str, batch: int, options: argparse.Namespace
 ) -> dict[str, list[float]]:
     """Seconds per step of each way, one number per turn."""
-    memory = SharedMemory(team)
+    memory = SharedMemory(comm)
     rng = np.random.default_rng(0)
     network = Network(layers, activation)
     X, T = rng.random((ROWS, layers[0]), np.float32), rng.integers(0, layers[-1], ROWS)
-    samples = from_arrays(team, memory, network, X, T)
+    samples = from_arrays(comm, memory, network, X, T)
     ways = {
-        "ordered": (team.size, "ordered"),
-        "mpi": (team.size, "mpi"),
+        "ordered": (comm.size, "ordered"),
+        "mpi": (comm.size, "mpi"),
         f"S = {options.slices}": (options.slices, "ordered"),
     }
     runs = {
         name: Run(
-            team, layers, activation, Plan(batch, slices, 0),
+            comm, layers, activation, Plan(batch, slices, 0),
             optimizer=options.optimizer, reduce=reduce, update=options.update,
         )
         for name, (slices, reduce) in ways.items()
@@ -78,7 +80,7 @@ def measure(
     turn = options.seconds / (options.turns * len(runs))
     once = max(run.seconds(samples, 2) / 2 for run in runs.values())
     steps = np.array(max(1, int(turn / once)))
-    team.comm.Bcast(steps)
+    comm.mpi.Bcast(steps)
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(options.turns):
         order = list(runs) if number % 2 else list(reversed(runs))
@@ -99,14 +101,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8, help="for each network")
     parser.add_argument("--networks", type=int, nargs="+", default=list(range(len(NETWORKS))))
     options = parser.parse_args()
-    team = Team()
-    if team.is_first:
-        print(f"{team.size} ranks, {options.optimizer}, {options.update}; microseconds per step")
+    comm = Communicator()
+    if comm.is_first:
+        print(f"{comm.size} ranks, {options.optimizer}, {options.update}; microseconds per step")
     for number in options.networks:
         layers, activation, batch = NETWORKS[number]
         with np.errstate(all="ignore"):
-            taken = measure(team, layers, activation, batch, options)
-        if team.is_first:
+            taken = measure(comm, layers, activation, batch, options)
+        if comm.is_first:
             base = taken.pop("ordered")
             text = (
                 f"{'-'.join(map(str, layers))}, {batch}: S = P {statistics.median(base) * 1e6:.0f}"

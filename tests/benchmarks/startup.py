@@ -28,13 +28,13 @@ def train() -> None:
     rest = train._train
 
     def from_here(*arguments):
-        from distnn.session import Session
+        from distnn.training.session import Session
 
         step = Session.step
 
         def told(self, *arguments):
             word = step(self, *arguments)
-            if self.position.steps == 1 and self.team.is_first:
+            if self.position.steps == 1 and self.comm.is_first:
                 print("FIRST", time.time(), flush=True)
             return word
 

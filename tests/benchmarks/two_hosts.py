@@ -45,9 +45,9 @@ def measure_distnn(
     import numpy as np
 
     from distnn import SGD, Network, Trainer
-    from distnn.parallel.memory import SharedMemory
-    from distnn.parallel.mpi import MPI
-    from distnn.samples import from_arrays
+    from distnn.parallel.comm.mpi import MPI
+    from distnn.parallel.comm.shared_memory import SharedMemory
+    from distnn.training.dataset import from_arrays
 
     world = MPI.COMM_WORLD
     comm = MPI.COMM_SELF if alone else world
@@ -61,8 +61,8 @@ def measure_distnn(
     trainer = Trainer(
         Network(layers), SGD(0.01), batch_size=batch, comm=comm, clip_norm=clip, update="sharded"
     )
-    samples = from_arrays(trainer.team, SharedMemory(trainer.team), trainer.network, X, T, False)
-    session = trainer.open_session(trainer.team)
+    samples = from_arrays(trainer.comm, SharedMemory(trainer.comm), trainer.network, X, T, False)
+    session = trainer.open_session(trainer.comm)
     session.begin_epoch(samples)
     with np.errstate(all="ignore"):
         world.Barrier()

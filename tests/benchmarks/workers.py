@@ -42,19 +42,19 @@ def per_step(step, seconds, least=3):
 
 
 def distnn(cases, optimizer, seconds, update="rank0"):
-    from distnn.measure.steps import Bench
-    from distnn.parallel.team import Team
-    from distnn.run.settings import BenchSettings
+    from distnn.config.options import BenchSettings
+    from distnn.diagnostics.steps import Bench
+    from distnn.parallel.comm.communicator import Communicator
 
-    team, found = Team(), []
+    comm, found = Communicator(), []
     for case in cases:
-        bench = Bench(team, case, BenchSettings(optimizer=optimizer, update=update))
+        bench = Bench(comm, case, BenchSettings(optimizer=optimizer, update=update))
         with np.errstate(all="ignore"):
             bench.run(3)
             steps = min(2000, max(3, int(seconds / bench.run(3))))
             found.append(bench.run(steps))
         bench.close()
-    return found if team.is_first else None
+    return found if comm.is_first else None
 
 
 def sharded(cases, optimizer, seconds):
@@ -189,7 +189,7 @@ def jax(cases, optimizer, seconds):
 
 
 def main():
-    from distnn.measure.steps import Case
+    from distnn.diagnostics.steps import Case
 
     name, optimizer, seconds, networks = sys.argv[1:]
     warnings.simplefilter("ignore")

@@ -96,7 +96,7 @@ def test_any_numeric_array_comes_back(tmp_path_factory, x, fortran, compressed):
 
 
 def test_blocks_join_without_a_seam(tmp_path, monkeypatch):
-    monkeypatch.setattr("distnn.data.streams.FORTRAN_BLOCK_BYTES", 50_000)
+    monkeypatch.setattr("distnn.data.binary.FORTRAN_BLOCK_BYTES", 50_000)
     x = np.random.default_rng(0).random((2600, 7, 60))  # 8.7 MB: several blocks of 8 MB
     for name, array in {"c": x, "f": np.asfortranarray(x[:60])}.items():
         path = npz(tmp_path / f"{name}.npz", x_train=array, y_train=np.arange(len(array)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distnn.nn.backprop import SlicePass
-from distnn.nn.cuts import WatchedPass
+from distnn.nn.cuts import HookedPass
 from distnn.nn.layout import blocks, grid
 from distnn.nn.network import Network
 
@@ -64,7 +64,7 @@ def test_cut_products_are_the_products(rows: int, dtype: str) -> None:
     A0[:, 1:] = draw.standard_normal((rows, 140))
     T = np.eye(10, dtype=dtype)[draw.integers(0, 10, rows)]
     log, results = Log(), []
-    for a_pass in (SlicePass(network, 300), WatchedPass(network, 300, log)):
+    for a_pass in (SlicePass(network, 300), HookedPass(network, 300, log)):
         gradient = np.full(network.size, np.nan, dtype)
         dW = network.views(gradient)
         loss = a_pass.forward(A0, T, (3, 0))
@@ -105,7 +105,7 @@ def test_a_cut_gradient_is_the_gradient() -> None:
 def test_an_empty_slice_asks_and_tells_as_any_other() -> None:
     network = Network(LAYERS)
     log = Log()
-    a_pass = WatchedPass(network, 8, log)
+    a_pass = HookedPass(network, 8, log)
     a_pass.forward(a_pass.input(0), a_pass.target(0))
     gradient = np.full(network.size, np.nan, np.float32)
     a_pass.backward(network.views(gradient), 1.0)
@@ -117,7 +117,7 @@ def test_an_empty_slice_asks_and_tells_as_any_other() -> None:
 def test_what_is_not_the_steps_gradient_is_not_announced() -> None:
     network = Network(LAYERS)
     log = Log()
-    a_pass = WatchedPass(network, 8, log)
+    a_pass = HookedPass(network, 8, log)
     a_pass.announces = False
     a_pass.forward(a_pass.input(8), a_pass.target(8))
     a_pass.backward(network.views(np.empty(network.size, np.float32)), 1.0)

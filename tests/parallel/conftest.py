@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from distnn.parallel import team as team_module
-from distnn.parallel.memory import SharedMemory
-from distnn.parallel.mpi import MPI
-from distnn.parallel.team import Team
+from distnn.parallel.comm import communicator as team_module
+from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.mpi import MPI
+from distnn.parallel.comm.shared_memory import SharedMemory
 
 # Which node each rank stands on. Ranks that are put on different nodes do not share memory, so
 # that everything between nodes is tested without a cluster.
@@ -20,11 +20,11 @@ NODES = {
 
 
 @pytest.fixture(scope="module", params=[*NODES, "a node per rank", "one rank"])
-def team(request: pytest.FixtureRequest) -> Team:
+def comm(request: pytest.FixtureRequest) -> Communicator:
     if request.param == "one rank":
-        return Team(MPI.COMM_SELF)
+        return Communicator(MPI.COMM_SELF)
     if request.param == "a node per rank":
-        return Team(shared=False)
+        return Communicator(shared=False)
     node = NODES[request.param]
 
     def split(base: MPI.Comm, shared: bool) -> MPI.Comm:
@@ -32,11 +32,11 @@ def team(request: pytest.FixtureRequest) -> Team:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(team_module, "_node_communicator", split)
-        return Team()
+        return Communicator()
 
 
 @pytest.fixture
-def memory(team: Team) -> Iterator[SharedMemory]:
-    memory = SharedMemory(team)
+def memory(comm: Communicator) -> Iterator[SharedMemory]:
+    memory = SharedMemory(comm)
     yield memory
     memory.close()

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from distnn.threads import default_to_one
+from distnn.blas_threads import default_to_one
 
 
 def go_wrong(kind: str) -> None:

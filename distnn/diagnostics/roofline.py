@@ -1,0 +1,73 @@
+"""The limit of a step on this machine: its matrix products alone, and one pass over memory.
+
+Products are timed at their best: operands in cache, in whichever layout is quickest for the
+shape. What sum and update must touch (every rank's gradient
+once, weights and optimizer state read and written) is timed as one copy of as many bytes.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from distnn.nn import products
+from distnn.nn.network import Network
+
+QUICK = 200e-6  # seconds that one reading of the clock should cover at least
+ENOUGH = 0.05  # seconds after which the best time is taken for the best there is
+
+
+def shapes(network: Network, rows: int) -> list[tuple[int, int, int]]:
+    """(m, k, n) of all products of one pass over `rows` items, forward and backward."""
+    found = []
+    for l, (n_in, n_out) in enumerate(network.shapes, 1):
+        found.append((rows, n_in, n_out))  # Z = A @ W
+        found.append((n_in, rows, n_out))  # dW = A.T @ D
+        if l > 1:
+            found.append((rows, n_out, n_in - 1))  # D = D @ W[1:].T
+    return found
+
+
+def product_seconds(m: int, k: int, n: int, dtype: DTypeLike) -> float:
+    """The best time of a product of these sizes."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.random((m, k)).astype(dtype), rng.random((k, n)).astype(dtype)
+    out = np.empty((m, n), dtype)
+    times = []
+    for left in (X, np.asfortranarray(X)):
+        for right in (Y, np.asfortranarray(Y)):
+            times.append(best(partial(products.product, left, right, out)))
+    return min(times)
+
+
+def copy_seconds(n_bytes: int) -> float:
+    """The best time in which `n_bytes` are read and written, half and half."""
+    source, target = np.ones(n_bytes // 2, np.uint8), np.ones(n_bytes // 2, np.uint8)
+    return best(lambda: np.copyto(target, source))
+
+
+def bytes_of_update(network: Network, vectors: int, gradients: int) -> int:
+    """What sum and update touch: gradients once; weights and state read and written.
+
+    Args:
+        vectors: the weights and the optimizer's state vectors.
+        gradients: vectors to be added up.
+    """
+    return (gradients + 2 * vectors) * network.size * network.dtype.itemsize
+
+
+def best(work: Callable[[], object]) -> float:
+    """The shortest time of one call."""
+    start = time.perf_counter()
+    work()
+    calls = 1 + int(QUICK / max(time.perf_counter() - start, 1e-7))
+    shortest, spent = np.inf, 0.0
+    while spent < ENOUGH:
+        start = time.perf_counter()
+        for _ in range(calls):
+            work()
+        seconds = time.perf_counter() - start
+        shortest, spent = min(shortest, seconds / calls), spent + seconds
+    return shortest

@@ -1,0 +1,139 @@
+"""Measure one network's step on all ranks."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from distnn.config.options import BenchSettings, Settings
+from distnn.diagnostics import roofline
+from distnn.diagnostics.step_profile import PARTS, opened
+from distnn.nn.network import Network
+from distnn.parallel.comm.affinity import cores
+from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.shared_memory import SharedMemory
+from distnn.training.dataset import Dataset, from_arrays
+from distnn.training.factory import build_optimizer
+from distnn.training.session import Plan, Session, check_slices
+
+ROUNDS = 5  # each: some steps as they are, then some steps taken apart
+ITEMS = 4096  # at least; enough that rows do not come from a core's own cache
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network to be measured."""
+
+    layers: tuple[int, ...]
+    batch: int
+    activation: str = "relu"
+
+    @classmethod
+    def all_of(cls, text: str) -> "list[Case]":
+        """The cases of ``--networks``."""
+        cases = []
+        for one in text.split(","):
+            widths, batch, *activation = one.split(":")
+            cases.append(cls(tuple(map(int, widths.split("-"))), int(batch), *activation))
+        return cases
+
+
+class Bench:
+    """A session on made-up data that goes round and round. All methods are collective."""
+
+    def __init__(self, comm: Communicator, case: Case, settings: BenchSettings) -> None:
+        self.comm, self.case, self.settings = comm, case, settings
+        self.network = Network(case.layers, activation=case.activation, dtype=settings.precision)
+        slices = settings.slices or comm.size
+        check_slices(slices, comm.size)
+        self.session = Session(
+            comm,
+            self.network,
+            build_optimizer(Settings(optimizer=settings.optimizer)),
+            Plan(case.batch, slices, seed=0),
+            reduce=settings.reduce,
+            update=settings.update,
+        )
+        self._memory = SharedMemory(comm)
+        self.samples = self._made_up()
+        self.session.start(None)
+        self._epoch = self.session.begin_epoch(self.samples)
+
+    def run(self, steps: int) -> float:
+        """Seconds per step of so many, on the slowest rank."""
+        session, samples, position = self.session, self.samples, self.session.position
+        self.comm.mpi.Barrier()
+        start = time.perf_counter()
+        for _ in range(steps):
+            if position.step == self._epoch:
+                position.step = 0
+            session.step(samples, 1 << 30)
+        seconds = (time.perf_counter() - start) / steps
+        return max(self.of_all([seconds])[:, 0])
+
+    def of_all(self, values: list[float]) -> np.ndarray:
+        """The values of all ranks, (ranks, values), on every rank."""
+        gathered = self.comm.gather(np.array(values), [len(values)] * self.comm.size)
+        told = self.comm.broadcast(None if gathered is None else gathered.tolist())
+        return np.array(told).reshape(self.comm.size, -1)
+
+    def limit(self) -> float:
+        """Seconds that a step needs at least, see `limit`."""
+        network, comm, settings = self.network, self.comm, self.settings
+        slices = settings.slices or comm.size
+        rows, own = -(-self.case.batch // slices), -(-slices // comm.size)
+        sizes = roofline.shapes(network, rows)
+        vectors = 1 + len(self.session.optimizer.state)
+        touched = roofline.bytes_of_update(network, vectors, slices)
+        at_once, seconds = min(comm.node_size, cores(comm)), 0.0
+        comm.largest(0)  # all begin together
+        if comm.node_rank < at_once:  # the others rest: what shares a core is not at its best
+            products = sum(roofline.product_seconds(*one, network.dtype) for one in sizes)
+            copies = roofline.copy_seconds(touched // comm.size)
+            seconds = comm.node_size / at_once * (own * products + copies)
+        return float(self.of_all([seconds]).max())
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self.session.close()
+        self._memory.close()
+
+    def _made_up(self) -> Dataset:
+        rng, case = np.random.default_rng(0), self.case
+        items = case.batch * max(2, -(-ITEMS // case.batch))
+        X = rng.standard_normal((items, case.layers[0]), np.float32)
+        T = rng.integers(0, case.layers[-1], items)
+        return from_arrays(self.comm, self._memory, self.network, X, T)
+
+
+def measure(comm: Communicator, case: Case, settings: BenchSettings) -> dict[str, Any]:
+    """The figures of one network, the same on every rank: seconds, per step."""
+    bench = Bench(comm, case, settings)
+    with np.errstate(all="ignore"):
+        bench.run(3)
+        steps = max(2, int(settings.seconds / (2 * ROUNDS * bench.run(3))))
+        whole, taken_apart, parts, limits = [], [], [], []
+        for round_ in range(ROUNDS):
+            whole.append(bench.run(steps))
+            with opened(bench.session, bench.samples) as watch:
+                taken_apart.append(bench.run(steps))
+            parts.append(bench.of_all([watch.seconds[part] / steps for part in PARTS]))
+            if round_ in (0, ROUNDS - 1):
+                limits.append(bench.limit())
+    bench.close()
+    seconds, least = float(np.median(whole)), min(limits)
+    # the stopwatch takes time itself: its shares are told of the step that nobody measured
+    shares = np.median(parts, axis=0) * (seconds / float(np.median(taken_apart)))
+    return {
+        **asdict(case),
+        "ranks": comm.size,
+        "nodes": comm.nodes,
+        "slices": settings.slices or comm.size,
+        "seconds": seconds,
+        "samples_per_second": case.batch / seconds,
+        "parts": dict(zip(PARTS, shares.mean(axis=0).tolist(), strict=True)),
+        "parts_of_rank": [dict(zip(PARTS, row, strict=True)) for row in shares.tolist()],
+        "limit": least,
+        "ratio": seconds / least,
+    }

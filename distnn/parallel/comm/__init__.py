@@ -1,0 +1,1 @@
+"""Ranks, nodes and what they share: communicator, shared memory, barrier, status."""

@@ -1,0 +1,68 @@
+"""Nodes with more ranks than cores: how a rank waits there without keeping a core from others."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.mpi import MPI
+
+MOST_CORES = 8192
+AUTOGROUPS = Path("/proc/sys/kernel/sched_autogroup_enabled")
+
+
+def must_sleep(comm: Communicator) -> bool:
+    """Whether a waiting rank of this node must sleep: to offer its core would not be enough.
+
+    With a core for each rank, polling is quickest. With fewer, a core that is offered goes to
+    another rank only if both are in one scheduling group of the system's, see `futex`.
+
+    Collective over the node.
+    """
+    crowded = is_oversubscribed(comm)
+    return not share_group(comm) and crowded
+
+
+def is_oversubscribed(comm: Communicator) -> bool:
+    """Whether this node has more ranks than cores for them. Collective over the node."""
+    return comm.node_size > cores(comm)
+
+
+def cores(comm: Communicator) -> int:
+    """How many cores the ranks of this node may use between them. Collective over the node."""
+    allowed = np.zeros(MOST_CORES, np.uint8)
+    allowed[sorted(own_cores())] = 1
+    comm.node_comm.Allreduce(MPI.IN_PLACE, allowed, MPI.MAX)
+    return int(allowed.sum())
+
+
+def share_group(comm: Communicator) -> bool:
+    """Whether the ranks of this node are in one scheduling group. Collective over the node."""
+    number = int.from_bytes(hashlib.sha256(_own_group()).digest()[:7])
+    ends = np.array([number, -number], np.int64)
+    comm.node_comm.Allreduce(MPI.IN_PLACE, ends, MPI.MAX)
+    return int(ends[0]) == -int(ends[1])
+
+
+def own_cores() -> set[int]:
+    """The numbers of the cores that this rank may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _own_group() -> bytes:
+    """What the system's scheduler tells groups by: control group and, if it counts, session."""
+    group = _read(Path("/proc/self/cgroup"))
+    if _read(AUTOGROUPS).strip() == b"1":
+        group += _read(Path("/proc/self/autogroup"))
+    return group
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # not Linux, or built without it
+        return b""

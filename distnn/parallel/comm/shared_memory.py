@@ -1,0 +1,100 @@
+"""Arrays that exist once per node and that every rank of the node reads and writes directly."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+
+from distnn.errors import DistnnError
+from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.mpi import MPI
+
+PAGE = 4096  # pages, so that the rank that first writes an array has it in its own memory
+
+
+class SharedMemory:
+    """Hands out node-shared arrays and gives them all back at once.
+
+    Reading what another rank wrote takes a barrier in between (see `barrier`), which holds the
+    fences that the memory model of MPI's shared windows asks for.
+    """
+
+    def __init__(self, comm: Communicator) -> None:
+        self.comm = comm
+        self._windows: list[MPI.Win] = []
+
+    def arrays(self, count: int, shape: tuple[int, ...], dtype: Any) -> list[np.ndarray]:
+        """`count` arrays of one shape, zero-filled, the same memory on every rank of the node.
+
+        Collective over the node. Each array starts on a page of its own.
+        """
+        dtype = np.dtype(dtype)
+        elements = int(np.prod(shape, dtype=np.int64))
+        stride = -(-elements * dtype.itemsize // PAGE) * PAGE
+        memory = self._allocate(count * stride)
+        return [
+            memory[number * stride : number * stride + elements * dtype.itemsize]
+            .view(dtype)
+            .reshape(shape)
+            for number in range(count)
+        ]
+
+    def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """One array, as `arrays`."""
+        return self.arrays(1, shape, dtype)[0]
+
+    @staticmethod
+    def private(size: int, dtype: Any) -> np.ndarray:
+        """An array (size,) of this rank's own, zero-filled, that starts on a page."""
+        dtype = np.dtype(dtype)
+        return _from_page(np.zeros(size * dtype.itemsize + PAGE, np.uint8)).view(dtype)
+
+    def sync(self) -> None:
+        """A memory fence: what other ranks wrote before a meeting is seen after it.
+
+        MPI asks for one call per window; in MPICH and Open MPI each call fences all memory.
+        """
+        if self._windows:
+            self._windows[0].Sync()
+
+    def close(self) -> None:
+        """Give the memory back. Collective over the node; no array may be used afterwards."""
+        with self.comm.status.waiting():
+            for window in self._windows:
+                window.Unlock_all()
+                window.Free()
+        self._windows.clear()
+
+    def _allocate(self, size: int) -> np.ndarray:
+        """Bytes that start on a page; private where the rank is alone on its node."""
+        if self.comm.node_size == 1:
+            return self.private(size, np.uint8)
+        own = size + PAGE if self.comm.node_rank == 0 else 0
+        comm = cast("MPI.Intracomm", self.comm.node_comm)
+        with self.comm.status.waiting():
+            window = MPI.Win.Allocate_shared(own, 1, comm=comm)
+            window.Lock_all(MPI.MODE_NOCHECK)
+        self._windows.append(window)
+        buffer, _ = window.Shared_query(0)
+        return _from_page(np.asarray(memoryview(cast(Any, buffer)), np.uint8)[: size + PAGE])
+
+
+def _from_page(memory: np.ndarray) -> np.ndarray:
+    """Bytes without what lies before their first page, a page less in all."""
+    start = -memory.ctypes.data % PAGE
+    return memory[start : start + len(memory) - PAGE]
+
+
+@contextmanager
+def closing(memory: SharedMemory) -> Iterator[None]:
+    """Give memory back after the work, and after an error that rises on every rank.
+
+    After any other error this rank is alone with it, and must not wait for the others.
+    """
+    try:
+        yield
+    except DistnnError:
+        memory.close()
+        raise
+    memory.close()

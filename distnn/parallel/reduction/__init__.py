@@ -1,0 +1,1 @@
+"""The ordered sum over slices, and the exchange of gradients and weights."""

@@ -1,0 +1,1 @@
+"""A job that never hangs: watchdog, heartbeat between nodes, death monitor."""

@@ -1,0 +1,56 @@
+"""SIGTERM, SIGINT and SIGUSR1 ask a command to stop; a second one is not asked again.
+
+A handler in Python runs only when the interpreter has its turn, which it never has while a rank
+waits inside MPI. So the signal's number goes through a pipe to the watch's thread.
+"""
+
+import os
+import signal
+import time
+
+from distnn.errors import StopRequested
+from distnn.parallel.watchdog.watchdog import Watchdog
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+ONE_REQUEST = 1.0  # seconds; Ctrl-C reaches a rank from the terminal and from the launcher
+
+
+class StopSignals:
+    """What the signals of this process mean: `comm.status.stop`, or the end of the job at once.
+
+    Args:
+        begins_again: a command that is stopped before there is anything to save ends as one that
+            is stopped later: who runs it again because of its exit code does so then, too.
+    """
+
+    def __init__(self, watch: Watchdog, *, begins_again: bool) -> None:
+        self._watch, self._here = watch, watch.comm.status
+        self._begins_again = begins_again
+        self._first: float | None = None
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in SIGNALS:
+            signal.signal(number, _leave_it_to_the_pipe)
+        watch.hear(read, self._came)
+
+    def _came(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number in SIGNALS:
+                self._one(number)
+
+    def _one(self, number: int) -> None:
+        now = time.monotonic()
+        name = signal.Signals(number).name
+        if self._here.stop is None:
+            code = StopRequested.exit_code if self._begins_again else 128 + number
+            self._watch.fail(code, f"got {name}: it ends at once, with nothing to save")
+        elif self._first is None:
+            self._first = now
+            self._here.stop()
+        elif now - self._first > ONE_REQUEST:
+            self._watch.fail(128 + number, f"got a second signal, {name}: it ends at once")
+
+
+def _leave_it_to_the_pipe(number: int, frame: object) -> None:
+    """Python must have a handler for the number to be written to the pipe."""

@@ -1,0 +1,1 @@
+"""The training loop, and what joins networks, data, ranks and a run's files."""

@@ -1,0 +1,89 @@
+"""What rank 0 alone looks at for a training run: the command line and the files it names."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from distnn.config.options import Settings, parse_train
+from distnn.data.sources import open_data
+from distnn.run.directory import RunDirectory, default_path
+from distnn.training.factory import resolve
+from distnn.training.loading import Loader
+from distnn.training.logbook import Logbook, merged
+from distnn.training.recorder import Recorder
+from distnn.training.session import Session, check_slices
+
+RUN_DIR = "DISTNN_RUN_DIR"  # of a job script, which cannot see what the config says
+
+
+@dataclasses.dataclass
+class Desk:
+    """Everything that can be wrong with flags, files and directory is found here, before any work.
+
+    Attributes:
+        settings: with everything chosen that was left to the task.
+    """
+
+    settings: Settings
+    loader: Loader
+    logbook: Logbook
+
+    @classmethod
+    def open(cls, argv: Sequence[str], ranks: int) -> "Desk":
+        """Look at the command line and all that it names; raises InputError."""
+        settings = parse_train(argv)
+        chosen = settings.run_dir or os.environ.get(RUN_DIR)
+        directory = RunDirectory(chosen or default_path(settings.data))
+        if settings.resume and not chosen:
+            line = f"--resume without --run-dir: a new run begins in {directory.path}"
+            print(f"distnn.train: {line}", file=sys.stderr)
+        settings, resumed = merged(settings, directory)
+        settings = dataclasses.replace(settings, slices=settings.slices or ranks)
+        check_slices(settings.slices or ranks, ranks, recorded=resumed)
+        source = open_data(settings.data, settings.test_data, settings.target)
+        loader = Loader.open(source, settings.output, settings.loss)
+        settings = resolve(settings, loader.shape())
+        return cls(settings, loader, Logbook.open(directory, resumed))
+
+    def tell(self) -> dict[str, Any]:
+        """What all ranks must know."""
+        return {
+            "settings": self.settings.to_dict(),
+            "shape": dataclasses.asdict(self.loader.shape()),
+            "position": vars(self.logbook.position),
+        }
+
+    def recorder(self, session: Session, items: int) -> Recorder:
+        """Begin to record the run; raises InputError."""
+        data = {
+            "task": self.loader.targets.task,
+            "classes": self.loader.targets.classes,
+            "feature_names": self.loader.source.feature_names,
+            "target_names": self.loader.source.target_names,
+        }
+        return self.logbook.recorder(self.settings, session, items, data, self.loader.tensors)
+
+    def finish(self, recorder: Recorder, session: Session, samples: int, seconds: float) -> None:
+        """Write the summary and tell it; see `Logbook.finish`."""
+        reduce = self.settings.reduce
+        summary = self.logbook.finish(recorder, session, reduce, samples, seconds)
+        print(_told(summary, self.logbook.directory))
+
+
+def _told(summary: dict[str, Any], directory: RunDirectory) -> str:
+    """The summary for people: a few lines."""
+    measures = ", ".join(
+        f"{key.replace('_', ' ')} {value:.4g}"
+        for key, value in summary.items()
+        if key in ("train_loss", "test_loss", "test_accuracy", "test_r2") and value is not None
+    )
+    return (
+        f"{summary['epochs']} epochs, {summary['steps']} steps on {summary['ranks']} ranks "
+        f"({summary['nodes']} nodes, {summary['slices']} slices) in {summary['seconds']:.2f} s, "
+        f"{summary['samples_per_second']:.0f} samples/s\n"
+        f"{measures}\n"
+        f"weights sha256 {summary['weights_sha256']}\n"
+        f"run in {directory}"
+    )

@@ -1,0 +1,190 @@
+"""One training's state: position, losses, order, and what a stop and a divergence leave."""
+
+import numpy as np
+import pytest
+
+from distnn import SGD, Adam, DivergenceError, InputError, Network
+from distnn.data.order import epoch_order
+from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.mpi import MPI
+from distnn.parallel.comm.shared_memory import SharedMemory
+from distnn.training.dataset import Dataset, from_arrays
+from distnn.training.session import Plan, Position, Session, check_slices, needed_bytes
+
+WORLD = MPI.COMM_WORLD
+
+
+def data(comm: Communicator, n: int, network: Network) -> Dataset:
+    X = np.random.default_rng(n).normal(size=(n, 3))
+    return from_arrays(comm, SharedMemory(comm), network, X, np.arange(n) % 2)
+
+
+def session(comm: Communicator, batch: int = 8, slices: int = 5, rate: float = 0.1) -> Session:
+    network = Network([3, 4, 2], dtype="float64")
+    made = Session(comm, network, SGD(rate), Plan(batch, slices, seed=3))
+    made.start(None)
+    return made
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(("n", "batch", "steps"), [(20, 8, 3), (16, 8, 2), (5, 8, 1), (1, 1, 1)])
+def test_an_epoch_goes_through_every_item_once(n: int, batch: int, steps: int) -> None:
+    one = session(Communicator(), batch)
+    samples = data(one.comm, n, one.network)
+    for epoch in range(2):
+        assert one.begin_epoch(samples) == steps
+        assert np.array_equal(one._order, epoch_order(n, 3, epoch))
+        for step in range(steps):
+            assert (one.position.epoch, one.position.step) == (epoch, step)
+            one.step(samples, 2 * steps)
+        assert one.position.steps == (epoch + 1) * steps
+        assert one.end_epoch(samples, 2 * steps) > 0
+    assert one.position == Position(epoch=2, step=0, steps=2 * steps, loss=0.0)
+    one.close()
+
+
+@pytest.mark.mpi
+def test_the_loss_of_an_epoch_is_the_mean_over_items_as_they_were_trained_on() -> None:
+    one = session(Communicator(), batch=8)
+    samples = data(one.comm, 20, one.network)
+    steps, expected = one.begin_epoch(samples), 0.0
+    for step in range(steps):
+        batch = one._order[8 * step : 8 * step + 8]
+        X, T = samples.X[batch, 1:], samples.T[batch, 0]
+        expected += one.network.loss_and_gradients(X, T)[0] * len(batch)
+        one.comm.mpi.Barrier()  # nobody changes the weights before
+        one.step(samples, steps)
+    assert one.end_epoch(samples, steps) == pytest.approx(expected / 20, rel=1e-12)
+    one.close()
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("clip", [None, 1e9, 0.01])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_a_step_of_sgd_is_its_formula(clip: float | None, decay: float) -> None:
+    """w - lr (g + decay w), g shortened to `clip`: also where lr is in the gradients already."""
+    comm, network = Communicator(), Network([3, 4, 2], dtype="float64", seed=1)
+    plan = Plan(8, 5, seed=3, schedule="linear", warmup=2)
+    one = Session(comm, network, SGD(0.5, weight_decay=decay), plan, clip_norm=clip)
+    one.start(None)
+    samples = data(comm, 20, network)
+    for t in range(1, one.begin_epoch(samples) + 1):
+        batch = one._order[8 * (t - 1) : 8 * t]
+        X, T = samples.X[batch, 1:], samples.T[batch, 0]
+        g = np.concatenate([dW.ravel() for dW in network.loss_and_gradients(X, T)[1]])
+        norm = np.linalg.norm(g)
+        g *= 1 if clip is None else min(1, clip / norm)
+        rate = 0.5 * {1: 1 / 2, 2: 1, 3: 1}[t]
+        expected = network.vector - rate * (g + decay * network.vector)
+        comm.mpi.Barrier()  # nobody changes the weights before
+        one.step(samples, 7)
+        np.testing.assert_allclose(network.vector, expected, rtol=1e-12, atol=1e-15)
+        comm.mpi.Barrier()
+    one.close()
+
+
+@pytest.mark.mpi
+def test_losses_may_be_collected_at_any_step() -> None:
+    results = []
+    for often in (False, True):
+        one = session(Communicator(), batch=2)
+        samples = data(one.comm, 20, one.network)
+        for _ in range(one.begin_epoch(samples)):
+            one.step(samples, 10)
+            if often:
+                one.collect_losses(10)
+        results.append(one.end_epoch(samples, 10))
+        one.close()
+    assert results[0] == results[1]
+
+
+@pytest.mark.mpi
+def test_words_reach_every_rank() -> None:
+    one = session(Communicator())
+    samples = data(one.comm, 20, one.network)
+    one.begin_epoch(samples)
+    assert one.step(samples, 3) == 0
+    assert one.step(samples, 3, word=int(one.comm.rank == one.comm.size - 1)) == 1
+    assert one.step(samples, 3) == 0
+    one.close()
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("update", ["rank0", "sharded"])
+def test_restored_it_goes_on_with_the_same_bits(update: str) -> None:
+    def train(until: int, start: tuple | None) -> tuple:
+        comm, network = Communicator(), Network([3, 4, 2])
+        one = Session(comm, network, Adam(0.01), Plan(8, 5, seed=3), update=update)
+        one.start(None if start is None else start[0])
+        if start is not None:
+            one.restore(start[1], start[2])
+        samples = data(comm, 20, network)
+        one.begin_epoch(samples)
+        while one.position.step < until:
+            one.step(samples, 3)
+        one.collect_losses(3)
+        one.collect_state()
+        state = {name: vector.copy() for name, vector in one.exchange.state.items()}
+        weights = one.exchange.weights.copy()
+        one.close()
+        return weights, state, one.position
+
+    straight, resumed = train(3, None), train(3, train(1, None))
+    assert straight[0].tobytes() == resumed[0].tobytes()
+    if WORLD.rank == 0:
+        assert {k: v.tobytes() for k, v in straight[1].items()} == {
+            k: v.tobytes() for k, v in resumed[1].items()
+        }
+    assert straight[2] == resumed[2]
+
+
+@pytest.mark.mpi
+def test_divergence_names_step_rate_and_layers() -> None:
+    one = session(Communicator(), rate=1e300)
+    samples = data(one.comm, 20, one.network)
+    steps = one.begin_epoch(samples)
+    with np.errstate(all="ignore"):
+        for _ in range(steps):
+            one.step(samples, steps)
+        with pytest.raises(DivergenceError, match=r"step \d .* learning rate 1e\+300; .*W2"):
+            one.end_epoch(samples, steps)
+    one.close()
+
+
+@pytest.mark.mpi
+def test_a_closed_session_leaves_the_weights_to_the_network() -> None:
+    one = session(Communicator())
+    before = one.exchange.weights.copy()
+    one.close()
+    assert np.array_equal(one.network.vector, before)
+
+
+def test_slices_and_ranks() -> None:
+    check_slices(3, 3)
+    check_slices(8, 3)
+    with pytest.raises(InputError, match=r"3 ranks for 2 slices.*at most 2 ranks.*--slices 3"):
+        check_slices(2, 3)
+    with pytest.raises(InputError, match=r"at most 2 ranks, or begin another run with --slices 3"):
+        check_slices(2, 3, recorded=True)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("update", ["rank0", "sharded"])
+@pytest.mark.parametrize("slices", [WORLD.size, 7 * WORLD.size + 5])
+def test_a_node_needs_what_a_session_takes(
+    update: str, slices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    allocate = SharedMemory._allocate
+
+    def count(memory: SharedMemory, size: int) -> np.ndarray:
+        taken.append(size)
+        return allocate(memory, size)
+
+    monkeypatch.setattr(SharedMemory, "_allocate", count)
+    comm, network = Communicator(), Network([30, 200, 10])
+    one = Session(comm, network, Adam(), Plan(64, slices, seed=0), update=update)
+    needed = needed_bytes(network, Adam(), comm, slices, update, data=0)
+    copied = network.vector.nbytes  # where each rank has weights of its own, they are not shared
+    assert sum(taken) <= needed <= sum(taken) + (1 << 20) + copied
+    one.close()
