@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 
 def bench(comm: "Communicator", argv: Sequence[str]) -> None:
     """Measure as the arguments say, on all ranks of the comm."""
-    from distnn.config.options import BenchSettings, parse_bench
+    from distnn.config.options import BenchConfig, parse_bench
     from distnn.diagnostics.steps import Case, measure
     from distnn.nn import products
     from distnn.run.fingerprint import fingerprint
     from distnn.training.bits import agree_on_blas
 
-    told = on_first(comm, lambda arguments: parse_bench(arguments).to_dict(), argv)
-    settings = BenchSettings.from_dict(told)
-    agree_on_blas(comm, settings.blas)
+    told = comm.broadcast(on_first(comm, lambda words: parse_bench(words).to_dict(), argv))
+    config = BenchConfig.from_dict(told)
+    agree_on_blas(comm, config.blas)
     figures: list[Mapping[str, Any]] = []
-    if settings.json:  # now, so that minutes of measuring do not end with a path that will not do
-        comm.on_first(lambda: _write(str(settings.json), {"settings": told}))
-    for case in Case.all_of(settings.networks):
-        figures.append(measure(comm, case, settings))
+    if config.json:  # now, so that minutes of measuring do not end with a path that will not do
+        comm.on_first(lambda: _write(str(config.json), {"settings": told}))
+    for case in Case.all_of(config.networks):
+        figures.append(measure(comm, case, config))
         if comm.is_first:
             print(_line(figures[-1], with_heading=len(figures) == 1), flush=True)
-    if settings.json:
+    if config.json:
         report = {
             "settings": told,
             "fingerprint": fingerprint(products.in_use()),
             "figures": figures,
         }
-        comm.on_first(lambda: _write(str(settings.json), report))
+        comm.on_first(lambda: _write(str(config.json), report))
 
 
 def _line(figures: Mapping[str, Any], with_heading: bool) -> str:

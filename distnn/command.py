@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import logging
 import signal
 import socket
 import sys
@@ -9,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from distnn.blas_threads import default_to_one
 from distnn.errors import DistnnError, RankFailed
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from distnn.parallel.comm.communicator import Communicator
     from distnn.parallel.watchdog.watchdog import Watchdog
 
+Result = TypeVar("Result")
 Command = Callable[["Communicator", Sequence[str]], None]
 
 
-HELP = "help"
 PATIENCE = 8.0  # seconds: ranks that end with one error do so together
 
 
@@ -53,6 +54,8 @@ def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
         comm, watch = _join()
         StopSignals(watch, begins_again=begins_again)
         threading.excepthook = lambda failed: _fail(watch, failed.exc_value)
+        if comm.is_first:
+            _show_messages(name)
         code = _outcome(name, command, comm)
         _flush()
         watch.leave()
@@ -89,12 +92,12 @@ def _outcome(name: str, command: Command, comm: "Communicator") -> int:
 
 
 def on_first(
-    comm: "Communicator", prepare: Callable[[Sequence[str]], Any], argv: Sequence[str]
-) -> Any:
-    """Rank 0 looks at the command line and what it names; every rank gets the answer. Collective.
+    comm: "Communicator", prepare: Callable[[Sequence[str]], Result], argv: Sequence[str]
+) -> Result | None:
+    """Rank 0 looks at the command line and what it names. Collective.
 
-    Args:
-        prepare: gets the arguments, returns what all ranks must know, as JSON can hold it.
+    Returns:
+        What `prepare` makes of the arguments, on rank 0; None elsewhere.
 
     Raises:
         InputError: a flag, key, value or file cannot be used.
@@ -102,17 +105,17 @@ def on_first(
     """
     from distnn.config.command_line import HelpRequested
 
-    def work() -> Any:
+    def work() -> tuple[Result | None, bool]:
         try:
-            return prepare(argv)
+            return prepare(argv), False
         except HelpRequested as help_text:
             print(help_text)
-            return HELP
+            return None, True
 
-    answer = comm.on_first(work)
-    if answer == HELP:
+    result, is_help = comm.on_first(work) or (None, False)
+    if comm.broadcast(is_help):
         raise HelpShown
-    return answer
+    return result
 
 
 def _fail(watch: "Watchdog | None", error: BaseException | None) -> None:
@@ -124,6 +127,15 @@ def _fail(watch: "Watchdog | None", error: BaseException | None) -> None:
     from distnn.parallel.comm.mpi import MPI
 
     MPI.COMM_WORLD.Abort(1)
+
+
+def _show_messages(name: str) -> None:
+    """Messages of the package go to standard error; only rank 0 shows any."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"distnn.{name}: %(message)s"))
+    log = logging.getLogger("distnn")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
 
 
 def _flush() -> None:

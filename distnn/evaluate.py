@@ -6,12 +6,12 @@ Prints one JSON object: the number of items, the mean loss, and accuracy or r2.
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distnn.command import on_first, run
 
 if TYPE_CHECKING:
-    from distnn.config.options import EvaluateSettings
+    from distnn.config.options import EvaluateConfig
     from distnn.data.sources import Part
     from distnn.parallel.comm.communicator import Communicator
     from distnn.training.prediction import Trained
@@ -25,16 +25,9 @@ def evaluate(comm: "Communicator", argv: Sequence[str]) -> None:
     from distnn.training.evaluation import Evaluation
     from distnn.training.prediction import load_samples, needed_bytes, share_network
 
-    opened: list[tuple[Trained, Part]] = []
-
-    def work(arguments: Sequence[str]) -> dict[str, Any]:
-        opened.append(_open(arguments))
-        trained, part = opened[0]
-        return trained.meta() | {"items": len(part.x)}
-
-    told = on_first(comm, work, argv)
-    trained, part = opened[0] if opened else (None, None)
-    comm = comm.with_memory(needed_bytes(told["network"], told["items"]), _say)
+    trained, part = on_first(comm, _open, argv) or (None, None)
+    told = comm.broadcast(trained and part and trained.meta() | {"items": len(part.x)})
+    comm = comm.with_memory(needed_bytes(told["network"], told["items"]))
     memory = SharedMemory(comm)
     network = share_network(comm, memory, told["network"], trained)
     samples = load_samples(comm, memory, network, told["items"], trained, part)
@@ -46,17 +39,17 @@ def evaluate(comm: "Communicator", argv: Sequence[str]) -> None:
 
 def _open(argv: Sequence[str]) -> "tuple[Trained, Part]":
     """Rank 0: the run and the data set; raises InputError."""
-    from distnn.config.options import Settings, parse_evaluate
+    from distnn.config.options import TrainConfig, parse_evaluate
     from distnn.data.sources import Part, check_features, open_data, open_test_data
     from distnn.errors import InputError
     from distnn.training.prediction import Trained
 
-    asked: EvaluateSettings = parse_evaluate(argv)
+    asked: EvaluateConfig = parse_evaluate(argv)
     trained = Trained.open(asked.run_dir, asked.checkpoint)
     if asked.data is not None:
         part = open_test_data(asked.data, asked.target, *trained.column_names())
     else:
-        told = Settings.from_dict(trained.checkpoint.meta["settings"])
+        told = TrainConfig.from_dict(trained.checkpoint.meta["settings"])
         source = open_data(told.data, told.test_data, asked.target or told.target)
         if source.x_test is None or source.y_test is None:
             raise InputError("has no test set", where=told.data, remedy="give one with --data")

@@ -6,12 +6,12 @@ of the data, to a .csv or .npy file.
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distnn.command import on_first, run
 
 if TYPE_CHECKING:
-    from distnn.config.options import PredictSettings
+    from distnn.config.options import PredictConfig
     from distnn.data.rows import Rows
     from distnn.parallel.comm.communicator import Communicator
     from distnn.training.prediction import Trained
@@ -30,16 +30,9 @@ def predict(comm: "Communicator", argv: Sequence[str]) -> None:
         write_predictions,
     )
 
-    opened: list[tuple[Trained, Rows, PredictSettings]] = []
-
-    def work(arguments: Sequence[str]) -> dict[str, Any]:
-        opened.append(_open(arguments))
-        trained, rows, _ = opened[0]
-        return trained.meta() | {"items": len(rows)}
-
-    told = on_first(comm, work, argv)
-    trained, rows, asked = opened[0] if opened else (None, None, None)
-    comm = comm.with_memory(needed_bytes(told["network"], told["items"]), _say)
+    trained, rows, asked = on_first(comm, _open, argv) or (None, None, None)
+    told = comm.broadcast(trained and rows and trained.meta() | {"items": len(rows)})
+    comm = comm.with_memory(needed_bytes(told["network"], told["items"]))
     memory = SharedMemory(comm)
     network = share_network(comm, memory, told["network"], trained)
     X = load_rows(comm, memory, network, told["items"], trained, rows)
@@ -55,14 +48,14 @@ def predict(comm: "Communicator", argv: Sequence[str]) -> None:
     comm.on_first(save)
 
 
-def _open(argv: Sequence[str]) -> "tuple[Trained, Rows, PredictSettings]":
+def _open(argv: Sequence[str]) -> "tuple[Trained, Rows, PredictConfig]":
     """Rank 0: the run and the rows; raises InputError."""
     from distnn.config.options import parse_predict
     from distnn.data.sources import open_features
     from distnn.errors import InputError
     from distnn.training.prediction import Trained
 
-    asked: PredictSettings = parse_predict(argv)
+    asked: PredictConfig = parse_predict(argv)
     trained = Trained.open(asked.run_dir, asked.checkpoint)
     if asked.probabilities and not trained.is_classification:
         raise InputError("the run is a regression", where="--probabilities", remedy="leave it out")

@@ -23,7 +23,8 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
     started = time.perf_counter()
     if not comm.is_first:
         load_what_all_need()
-    desk, told = _open_desk(comm, argv)
+    desk = on_first(comm, lambda arguments: _open_desk(arguments, comm.size), argv)
+    told = comm.broadcast(desk.tell() if desk else None)
     try:
         _train(comm, desk, told, started)
     finally:
@@ -37,34 +38,35 @@ def load_what_all_need() -> None:
 
 
 def _train(comm: "Communicator", desk: "Desk | None", told: dict[str, Any], started: float) -> None:
-    from distnn.config.options import Settings
+    from distnn.config.options import TrainConfig
     from distnn.errors import StopRequested
     from distnn.parallel.comm.shared_memory import SharedMemory
+    from distnn.run.position import Position
     from distnn.training.bits import told_of_mixed_ranks
     from distnn.training.factory import build_network, build_optimizer, build_trainer
     from distnn.training.loading import Shape, load
-    from distnn.training.session import Position, needed_bytes
+    from distnn.training.session import needed_bytes
 
-    settings, shape = Settings.from_dict(told["settings"]), Shape(**told["shape"])
+    config, shape = TrainConfig.from_dict(told["settings"]), Shape(**told["shape"])
     position = Position(**told["position"])
-    comm.status.stall_timeout = settings.stall_timeout
-    network, optimizer = build_network(settings, shape), build_optimizer(settings)
+    comm.status.stall_timeout = config.stall_timeout
+    network, optimizer = build_network(config, shape), build_optimizer(config)
 
-    slices, data = settings.slices or comm.size, shape.bytes(network.dtype.itemsize)
-    needed = needed_bytes(network, optimizer, comm, slices, settings.update, data)
-    comm = comm.with_memory(needed, _say)
+    slices, data = config.slices or comm.size, shape.bytes(network.dtype.itemsize)
+    needed = needed_bytes(network, optimizer, comm, slices, config.update, data)
+    comm = comm.with_memory(needed)
     loader = desk.loader if desk else None
     samples, test = load(comm, SharedMemory(comm), shape, loader, network.dtype)
 
-    trainer = build_trainer(settings, network, optimizer, comm)
-    trainer.go_on(position, *(desk.logbook.vectors() if desk else (None, {})))
+    trainer = build_trainer(config, network, optimizer, comm)
+    trainer.load_state(position, *(desk.logbook.vectors() if desk else (None, {})))
     session = trainer.open_session(comm)
     recorder = _open_recorder(comm, desk, session, len(samples))
     if mixed := told_of_mixed_ranks(comm):
         _say(mixed)
     before = dataclasses.replace(position)
     try:
-        trainer.train(session, samples, test, settings.epochs, recorder, shape.is_classification)
+        trainer.train(session, samples, test, config.epochs, recorder, shape.is_classification)
     except StopRequested as error:
         where = f"; go on with --run-dir {desk.logbook.directory.path} --resume" if desk else ""
         raise StopRequested(f"{error}{where}") from None
@@ -78,32 +80,22 @@ def _train(comm: "Communicator", desk: "Desk | None", told: dict[str, Any], star
     comm.on_first(finish)
 
 
-def _open_desk(comm: "Communicator", argv: Sequence[str]) -> "tuple[Desk | None, dict[str, Any]]":
-    """The desk, on rank 0, and what it tells all ranks."""
-    desks: list[Desk] = []
+def _open_desk(arguments: Sequence[str], ranks: int) -> "Desk":
+    from distnn.training.desk import Desk
 
-    def work(arguments: Sequence[str]) -> dict[str, Any]:
-        from distnn.training.desk import Desk
-
-        desks.append(Desk.open(arguments, comm.size))
-        return desks[0].tell()
-
-    told = on_first(comm, work, argv)
-    return desks[0] if desks else None, told
+    return Desk.open(arguments, ranks)
 
 
 def _open_recorder(
     comm: "Communicator", desk: "Desk | None", session: Any, items: int
 ) -> "Recorder | None":
     """The recorder, on rank 0."""
-    recorders: list[Recorder] = []
 
-    def work() -> None:
+    def work() -> "Recorder":
         assert desk is not None
-        recorders.append(desk.recorder(session, items))
+        return desk.recorder(session, items)
 
-    comm.on_first(work)
-    return recorders[0] if recorders else None
+    return comm.on_first(work)
 
 
 def _say(line: str) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distnn.config.options import Settings, parse_train, to_toml
+from distnn.config.options import TrainConfig, parse_train, to_toml
 from distnn.data.rows import fill
 from distnn.data.sources import open_data
 from distnn.errors import InputError
@@ -117,7 +117,7 @@ def read_idx(folder: Path, content: bytes) -> None:
 
 
 IMAGES = idx(np.arange(20 * 3 * 3).reshape(20, 3, 3) % 256)
-SETTINGS = Settings(hidden=[3, 4], optimizer="momentum", clip_norm=1.0, slices=2)
+SETTINGS = TrainConfig(hidden=[3, 4], optimizer="momentum", clip_norm=1.0, slices=2)
 CONFIG = to_toml(SETTINGS).encode()
 KINDS: list[tuple[str, bytes, Callable[[Path, bytes], object]]] = [
     ("config", CONFIG, read_config),

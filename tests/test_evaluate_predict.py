@@ -169,7 +169,9 @@ def test_a_disk_that_is_full_leaves_the_predictions_before_and_no_part(
 
 @pytest.mark.mpi
 def test_too_little_shared_memory(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     comm = Communicator()
     # not pytest's tmp_path: its cleaning up disturbs that of the other ranks
@@ -179,15 +181,16 @@ def test_too_little_shared_memory(
         y = np.argmax(x, axis=1)
         np.savez(folder / "c.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     train(comm, ["--data", f"{folder}/c.npz", "--epochs", "2", "--run-dir", f"{folder}/r"])
-    told = []
+    printed, messages = [], []
     for room in (1 << 40, 0):
         monkeypatch.setattr(team_module, "shared_memory_room", lambda room=room: room)
-        capsys.readouterr()
+        capsys.readouterr(), caplog.clear()
         evaluate(comm, [f"{folder}/r"])
-        told.append(capsys.readouterr())
-    assert told[0].out == told[1].out
-    assert "shared memory" not in told[0].err
+        printed.append(capsys.readouterr().out)
+        messages.append("".join(caplog.messages))
+    assert printed[0] == printed[1]
+    assert "shared memory" not in messages[0]
     shares = comm.is_first and comm.nodes < comm.size
-    assert told[1].err.count("shared memory") == int(shares)
+    assert messages[1].count("shared memory") == int(shares)
     if comm.is_first:
         shutil.rmtree(folder)

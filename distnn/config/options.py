@@ -32,7 +32,7 @@ NO_PATHS = ("digits", "arrays")  # bundled; in memory, of a trainer
 
 @dataclasses.dataclass(frozen=True)
 class _Plain:
-    """Settings as plain values, for JSON between ranks."""
+    """TrainConfig as plain values, for JSON between ranks."""
 
     def to_dict(self) -> dict[str, Any]:
         """The settings by name, as JSON can hold them."""
@@ -52,7 +52,7 @@ class _Plain:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(_Plain):
+class TrainConfig(_Plain):
     """What ``python -m distnn.train`` can be told. None: chosen by the trainer.
 
     ``given`` holds the names that a flag or a config file set; it is not a setting itself.
@@ -131,7 +131,7 @@ class Settings(_Plain):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluateSettings(_Plain):
+class EvaluateConfig(_Plain):
     """What ``python -m distnn.evaluate`` can be told."""
 
     run_dir: str = setting("", "The run's directory", positional=True)
@@ -141,7 +141,7 @@ class EvaluateSettings(_Plain):
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictSettings(_Plain):
+class PredictConfig(_Plain):
     """What ``python -m distnn.predict`` can be told."""
 
     run_dir: str = setting("", "The run's directory", positional=True)
@@ -155,12 +155,12 @@ class PredictSettings(_Plain):
 
 
 @dataclasses.dataclass(frozen=True)
-class DoctorSettings(_Plain):
+class DoctorConfig(_Plain):
     """``python -m distnn.doctor`` takes no flags."""
 
 
 @dataclasses.dataclass(frozen=True)
-class BenchSettings(_Plain):
+class BenchConfig(_Plain):
     """What ``python -m distnn.bench`` can be told."""
 
     networks: str = setting(
@@ -181,7 +181,7 @@ class BenchSettings(_Plain):
     json: str | None = setting(None, "File to write all figures to")
 
 
-def parse_train(argv: Sequence[str]) -> Settings:
+def parse_train(argv: Sequence[str]) -> TrainConfig:
     """The settings of a training run: ``[CONFIG.toml] [--flag value ...]``, flags win.
 
     Raises:
@@ -191,41 +191,41 @@ def parse_train(argv: Sequence[str]) -> Settings:
     summary = "Train a dense network over all ranks that mpirun starts, or over one without it."
     config_file = setting(None, "TOML file; its keys are the flags", positional=True)
     with_config = dataclasses.make_dataclass(
-        "TrainFlags", [("config", str | None, config_file)], bases=(Settings,), frozen=True
+        "TrainFlags", [("config", str | None, config_file)], bases=(TrainConfig,), frozen=True
     )
     flags = parse_flags(with_config, argv, "python -m distnn.train", summary)
     config = flags.pop("config", None)
-    values = {} if config is None else read_config(config, Settings)
+    values = {} if config is None else read_config(config, TrainConfig)
     values |= flags
-    return Settings(**values, given=frozenset(values))
+    return TrainConfig(**values, given=frozenset(values))
 
 
-def parse_evaluate(argv: Sequence[str]) -> EvaluateSettings:
+def parse_evaluate(argv: Sequence[str]) -> EvaluateConfig:
     """The settings of ``RUN_DIR [--data ...]``; raises as `parse_train`."""
     summary = "Measure a trained network on its test set, or on another data set."
-    flags = parse_flags(EvaluateSettings, argv, "python -m distnn.evaluate", summary)
+    flags = parse_flags(EvaluateConfig, argv, "python -m distnn.evaluate", summary)
     _require(flags, {"run_dir": "RUN_DIR"})
-    return EvaluateSettings(**flags)
+    return EvaluateConfig(**flags)
 
 
-def parse_predict(argv: Sequence[str]) -> PredictSettings:
+def parse_predict(argv: Sequence[str]) -> PredictConfig:
     """The settings of ``RUN_DIR --data FILE --output FILE``; raises as `parse_train`."""
     summary = "Write what a trained network predicts for new rows."
-    flags = parse_flags(PredictSettings, argv, "python -m distnn.predict", summary)
+    flags = parse_flags(PredictConfig, argv, "python -m distnn.predict", summary)
     _require(flags, {"run_dir": "RUN_DIR", "data": "--data", "output": "--output"})
-    return PredictSettings(**flags)
+    return PredictConfig(**flags)
 
 
-def parse_doctor(argv: Sequence[str]) -> DoctorSettings:
+def parse_doctor(argv: Sequence[str]) -> DoctorConfig:
     """Nothing can be asked for but help; raises as `parse_train`."""
     summary = "Measure ranks, cores, products and links for some seconds; say what to change."
-    return DoctorSettings(**parse_flags(DoctorSettings, argv, "python -m distnn.doctor", summary))
+    return DoctorConfig(**parse_flags(DoctorConfig, argv, "python -m distnn.doctor", summary))
 
 
-def parse_bench(argv: Sequence[str]) -> BenchSettings:
+def parse_bench(argv: Sequence[str]) -> BenchConfig:
     """The settings of a measurement; raises as `parse_train`."""
     summary = "Measure a step: where its time goes, and how near it is to the machine's limit."
-    return BenchSettings(**parse_flags(BenchSettings, argv, "python -m distnn.bench", summary))
+    return BenchConfig(**parse_flags(BenchConfig, argv, "python -m distnn.bench", summary))
 
 
 def _require(flags: Mapping[str, Any], names: Mapping[str, str]) -> None:
@@ -234,13 +234,13 @@ def _require(flags: Mapping[str, Any], names: Mapping[str, str]) -> None:
             raise InputError("missing", shown, "see --help")
 
 
-def read_settings(path: str | os.PathLike[str]) -> Settings:
+def read_recorded(path: str | os.PathLike[str]) -> TrainConfig:
     """The settings of a recorded run, from its config.toml; raises InputError."""
-    values = read_config(os.fspath(path), Settings)
-    return Settings(**values, given=frozenset(values))
+    values = read_config(os.fspath(path), TrainConfig)
+    return TrainConfig(**values, given=frozenset(values))
 
 
-def to_toml(settings: Settings) -> str:
+def to_toml(settings: TrainConfig) -> str:
     """The text of a run's config.toml: it repeats the run, from any working directory.
 
     Paths of data are written in full. Where the run lies, whether it goes on and how it shows
@@ -257,7 +257,7 @@ MAY_CHANGE = frozenset(
 )
 
 
-def merge_resumed(recorded: Settings, given: Settings) -> Settings:
+def merge_resumed(recorded: TrainConfig, given: TrainConfig) -> TrainConfig:
     """The settings with which a recorded run goes on: as recorded, but for what may change.
 
     Raises:
@@ -266,7 +266,7 @@ def merge_resumed(recorded: Settings, given: Settings) -> Settings:
     """
     recorded_full, given_full = _with_full_paths(recorded), _with_full_paths(given)
     changes: dict[str, Any] = {"given": given.given}
-    for name in settings_of(Settings):
+    for name in settings_of(TrainConfig):
         old, new = getattr(recorded_full, name), getattr(given_full, name)
         if name in {"run_dir", "resume", "progress"}:
             changes[name] = new
@@ -283,7 +283,7 @@ def merge_resumed(recorded: Settings, given: Settings) -> Settings:
     return dataclasses.replace(recorded_full, **changes)
 
 
-def _with_full_paths(settings: Settings) -> Settings:
+def _with_full_paths(settings: TrainConfig) -> TrainConfig:
     data, test_data = settings.data, settings.test_data
     return dataclasses.replace(
         settings,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from distnn.config.options import BenchSettings, Settings
+from distnn.config.options import BenchConfig, TrainConfig
 from distnn.diagnostics import roofline
 from distnn.diagnostics.step_profile import PARTS, opened
 from distnn.nn.network import Network
@@ -42,18 +42,18 @@ class Case:
 class Bench:
     """A session on made-up data that goes round and round. All methods are collective."""
 
-    def __init__(self, comm: Communicator, case: Case, settings: BenchSettings) -> None:
-        self.comm, self.case, self.settings = comm, case, settings
-        self.network = Network(case.layers, activation=case.activation, dtype=settings.precision)
-        slices = settings.slices or comm.size
+    def __init__(self, comm: Communicator, case: Case, config: BenchConfig) -> None:
+        self.comm, self.case, self.config = comm, case, config
+        self.network = Network(case.layers, activation=case.activation, dtype=config.precision)
+        slices = config.slices or comm.size
         check_slices(slices, comm.size)
         self.session = Session(
             comm,
             self.network,
-            build_optimizer(Settings(optimizer=settings.optimizer)),
+            build_optimizer(TrainConfig(optimizer=config.optimizer)),
             Plan(case.batch, slices, seed=0),
-            reduce=settings.reduce,
-            update=settings.update,
+            reduce=config.reduce,
+            update=config.update,
         )
         self._memory = SharedMemory(comm)
         self.samples = self._made_up()
@@ -80,8 +80,8 @@ class Bench:
 
     def limit(self) -> float:
         """Seconds that a step needs at least, see `limit`."""
-        network, comm, settings = self.network, self.comm, self.settings
-        slices = settings.slices or comm.size
+        network, comm, config = self.network, self.comm, self.config
+        slices = config.slices or comm.size
         rows, own = -(-self.case.batch // slices), -(-slices // comm.size)
         sizes = roofline.shapes(network, rows)
         vectors = 1 + len(self.session.optimizer.state)
@@ -107,12 +107,12 @@ class Bench:
         return from_arrays(self.comm, self._memory, self.network, X, T)
 
 
-def measure(comm: Communicator, case: Case, settings: BenchSettings) -> dict[str, Any]:
+def measure(comm: Communicator, case: Case, config: BenchConfig) -> dict[str, Any]:
     """The figures of one network, the same on every rank: seconds, per step."""
-    bench = Bench(comm, case, settings)
+    bench = Bench(comm, case, config)
     with np.errstate(all="ignore"):
         bench.run(3)
-        steps = max(2, int(settings.seconds / (2 * ROUNDS * bench.run(3))))
+        steps = max(2, int(config.seconds / (2 * ROUNDS * bench.run(3))))
         whole, taken_apart, parts, limits = [], [], [], []
         for round_ in range(ROUNDS):
             whole.append(bench.run(steps))
@@ -129,7 +129,7 @@ def measure(comm: Communicator, case: Case, settings: BenchSettings) -> dict[str
         **asdict(case),
         "ranks": comm.size,
         "nodes": comm.nodes,
-        "slices": settings.slices or comm.size,
+        "slices": config.slices or comm.size,
         "seconds": seconds,
         "samples_per_second": case.batch / seconds,
         "parts": dict(zip(PARTS, shares.mean(axis=0).tolist(), strict=True)),

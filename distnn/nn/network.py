@@ -92,7 +92,7 @@ class Network:
         if self._vector is None:
             vector = aligned((self.size,), self.dtype)
             self.draw(vector)
-            self.place(vector)
+            self.bind(vector)
         return self._weights
 
     @property
@@ -112,19 +112,19 @@ class Network:
         """A flat vector (size,) as matrices shaped as the weights."""
         return matrices(vector, self.shapes)
 
-    def place(self, vector: Array) -> None:
+    def bind(self, vector: Array) -> None:
         """Let the weights live in this vector (size,) from now on. Its content is the weights."""
         assert vector.shape == (self.size,), (vector.shape, self.size)
         assert vector.dtype == self.dtype, (vector.dtype, self.dtype)
         self._vector = vector
         self._weights = self.views(vector)
 
-    def take(self, vector: Array) -> None:
+    def load(self, vector: Array) -> None:
         """Let the weights be these (size,); views of them that somebody holds show it."""
         if self.has_weights:
             self.vector[:] = vector
         else:
-            self.place(vector)
+            self.bind(vector)
 
     def draw(self, vector: Array) -> None:
         """Write the initial weights into a flat vector (size,), drawn from (seed, layer)."""

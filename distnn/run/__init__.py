@@ -1,1 +1,1 @@
-"""The life of one run: settings, directory, checkpoints, metrics, progress."""
+"""The life of one run: config, directory, checkpoints, metrics, progress."""

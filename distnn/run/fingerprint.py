@@ -1,4 +1,4 @@
-"""What the bits of a result depend on, besides the run's settings: recorded with every run."""
+"""What the bits of a result depend on, besides the run's config: recorded with every run."""
 
 import platform
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
-"""What a run's bits depend on besides its settings, and what is told of it.
+"""What a run's bits depend on besides its config, and what is told of it.
 
-The same settings and slices give the same bits on any number of ranks as long as the gradients are
+The same config and slices give the same bits on any number of ranks as long as the gradients are
 summed in order, by the same builds on the same kind of machine. Where that does not hold, one line
 says so, and training goes on.
 """
@@ -23,7 +23,7 @@ def agree_on_blas(comm: Communicator, wish: str) -> None:
     Raises:
         InputError: on every rank, if a rank does not have it.
     """
-    name = comm.on_first(lambda: products.chosen(wish))
+    name = comm.broadcast(comm.on_first(lambda: products.chosen(wish)))
     problem = None
     try:
         products.use(name)

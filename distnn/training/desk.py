@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from distnn.config.options import Settings, parse_train
+from distnn.config.options import TrainConfig, parse_train
 from distnn.data.sources import open_data
 from distnn.run.directory import RunDirectory, default_path
 from distnn.training.factory import resolve
@@ -23,34 +23,34 @@ class Desk:
     """Everything that can be wrong with flags, files and directory is found here, before any work.
 
     Attributes:
-        settings: with everything chosen that was left to the task.
+        config: with everything chosen that was left to the task.
     """
 
-    settings: Settings
+    config: TrainConfig
     loader: Loader
     logbook: Logbook
 
     @classmethod
     def open(cls, argv: Sequence[str], ranks: int) -> "Desk":
         """Look at the command line and all that it names; raises InputError."""
-        settings = parse_train(argv)
-        chosen = settings.run_dir or os.environ.get(RUN_DIR)
-        directory = RunDirectory(chosen or default_path(settings.data))
-        if settings.resume and not chosen:
+        config = parse_train(argv)
+        chosen = config.run_dir or os.environ.get(RUN_DIR)
+        directory = RunDirectory(chosen or default_path(config.data))
+        if config.resume and not chosen:
             line = f"--resume without --run-dir: a new run begins in {directory.path}"
             print(f"distnn.train: {line}", file=sys.stderr)
-        settings, resumed = merged(settings, directory)
-        settings = dataclasses.replace(settings, slices=settings.slices or ranks)
-        check_slices(settings.slices or ranks, ranks, recorded=resumed)
-        source = open_data(settings.data, settings.test_data, settings.target)
-        loader = Loader.open(source, settings.output, settings.loss)
-        settings = resolve(settings, loader.shape())
-        return cls(settings, loader, Logbook.open(directory, resumed))
+        config, resumed = merged(config, directory)
+        config = dataclasses.replace(config, slices=config.slices or ranks)
+        check_slices(config.slices or ranks, ranks, recorded=resumed)
+        source = open_data(config.data, config.test_data, config.target)
+        loader = Loader.open(source, config.output, config.loss)
+        config = resolve(config, loader.shape())
+        return cls(config, loader, Logbook.open(directory, resumed))
 
     def tell(self) -> dict[str, Any]:
         """What all ranks must know."""
         return {
-            "settings": self.settings.to_dict(),
+            "settings": self.config.to_dict(),
             "shape": dataclasses.asdict(self.loader.shape()),
             "position": vars(self.logbook.position),
         }
@@ -63,11 +63,11 @@ class Desk:
             "feature_names": self.loader.source.feature_names,
             "target_names": self.loader.source.target_names,
         }
-        return self.logbook.recorder(self.settings, session, items, data, self.loader.tensors)
+        return self.logbook.recorder(self.config, session, items, data, self.loader.tensors)
 
     def finish(self, recorder: Recorder, session: Session, samples: int, seconds: float) -> None:
         """Write the summary and tell it; see `Logbook.finish`."""
-        reduce = self.settings.reduce
+        reduce = self.config.reduce
         summary = self.logbook.finish(recorder, session, reduce, samples, seconds)
         print(_told(summary, self.logbook.directory))
 

@@ -1,10 +1,10 @@
-"""From settings to a network, an optimizer and a trainer."""
+"""From config to a network, an optimizer and a trainer."""
 
 import dataclasses
 import inspect
 from typing import Any
 
-from distnn.config.options import Settings
+from distnn.config.options import TrainConfig
 from distnn.data.targets import REGRESSION
 from distnn.errors import InputError
 from distnn.nn import products
@@ -18,27 +18,27 @@ LOSS_OF_OUTPUT = {"softmax": "cross-entropy", "sigmoid": "binary-cross-entropy"}
 OUTPUT_OF_LOSS = {loss: output for output, loss in LOSS_OF_OUTPUT.items()}
 
 
-def resolve(settings: Settings, shape: Shape) -> Settings:
-    """The settings with everything chosen that was left to the task or the optimizer.
+def resolve(config: TrainConfig, shape: Shape) -> TrainConfig:
+    """The config with everything chosen that was left to the task or the optimizer.
 
     Raises:
         InputError: --momentum for an optimizer that has none; MKL asked for and not installed.
     """
-    output, loss = _output_and_loss(settings, shape)
-    chosen = build_optimizer(settings).config()
+    output, loss = _output_and_loss(config, shape)
+    chosen = build_optimizer(config).config()
     return dataclasses.replace(
-        settings,
+        config,
         output=output,
         loss=loss,
-        blas=products.chosen(settings.blas),
+        blas=products.chosen(config.blas),
         learning_rate=chosen["learning_rate"],
         weight_decay=chosen["weight_decay"],
         momentum=chosen.get("momentum"),
     )
 
 
-def _output_and_loss(settings: Settings, shape: Shape) -> tuple[str, str]:
-    output, loss = settings.output, settings.loss
+def _output_and_loss(config: TrainConfig, shape: Shape) -> tuple[str, str]:
+    output, loss = config.output, config.loss
     if shape.task == REGRESSION:
         return output or OUTPUT_OF_LOSS.get(loss or "", "identity"), loss or "squared-error"
     if output is None:
@@ -48,61 +48,61 @@ def _output_and_loss(settings: Settings, shape: Shape) -> tuple[str, str]:
     return output, loss or LOSS_OF_OUTPUT.get(output, "half-squared-error")
 
 
-def build_optimizer(settings: Settings) -> Optimizer:
+def build_optimizer(config: TrainConfig) -> Optimizer:
     """The optimizer, with its own defaults where nothing was given.
 
     Raises:
         InputError: --momentum for an optimizer that has none.
     """
-    rule = OPTIMIZERS[settings.optimizer]
+    rule = OPTIMIZERS[config.optimizer]
     known = inspect.signature(rule).parameters
     arguments: dict[str, Any] = {}
-    if settings.learning_rate is not None:
-        arguments["learning_rate"] = settings.learning_rate
-    if settings.weight_decay is not None:
-        arguments["weight_decay"] = settings.weight_decay
-    if settings.momentum is not None:
+    if config.learning_rate is not None:
+        arguments["learning_rate"] = config.learning_rate
+    if config.weight_decay is not None:
+        arguments["weight_decay"] = config.weight_decay
+    if config.momentum is not None:
         if "momentum" not in known:
             raise InputError(
-                f"{settings.optimizer} has no momentum",
+                f"{config.optimizer} has no momentum",
                 where="--momentum",
                 remedy="leave it out, or use --optimizer momentum or nesterov",
             )
-        arguments["momentum"] = settings.momentum
+        arguments["momentum"] = config.momentum
     return rule(**arguments)
 
 
-def build_network(settings: Settings, shape: Shape) -> Network:
-    """The network of resolved settings for a data set."""
+def build_network(config: TrainConfig, shape: Shape) -> Network:
+    """The network of resolved config for a data set."""
     return Network(
-        [shape.features, *settings.hidden, shape.outputs],
-        activation=settings.activation,
-        output=settings.output or "",
-        loss=settings.loss or "",
-        dtype=settings.precision,
-        seed=settings.seed,
-        init=settings.init,
-        dropout=settings.dropout,
+        [shape.features, *config.hidden, shape.outputs],
+        activation=config.activation,
+        output=config.output or "",
+        loss=config.loss or "",
+        dtype=config.precision,
+        seed=config.seed,
+        init=config.init,
+        dropout=config.dropout,
     )
 
 
 def build_trainer(
-    settings: Settings, network: Network, optimizer: Optimizer, comm: Communicator
+    config: TrainConfig, network: Network, optimizer: Optimizer, comm: Communicator
 ) -> Trainer:
-    """The trainer of resolved settings."""
+    """The trainer of resolved config."""
     return Trainer(
         network,
         optimizer,
-        batch_size=settings.batch_size,
-        slices=settings.slices,
-        seed=settings.seed,
+        batch_size=config.batch_size,
+        slices=config.slices,
+        seed=config.seed,
         comm=comm,
-        reduce=settings.reduce,
-        update=settings.update,
-        blas=settings.blas,
-        clip_norm=settings.clip_norm,
-        schedule=settings.schedule,
-        warmup=settings.warmup,
-        checkpoint_every=settings.checkpoint_every,
-        stall_timeout=settings.stall_timeout,
+        reduce=config.reduce,
+        update=config.update,
+        blas=config.blas,
+        clip_norm=config.clip_norm,
+        schedule=config.schedule,
+        warmup=config.warmup,
+        checkpoint_every=config.checkpoint_every,
+        stall_timeout=config.stall_timeout,
     )

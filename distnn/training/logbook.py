@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnn.config.options import Settings, merge_resumed, read_settings, to_toml
+from distnn.config.options import TrainConfig, merge_resumed, read_recorded, to_toml
 from distnn.errors import InputError
 from distnn.run import metrics
 from distnn.run.checkpoint import Checkpoint
 from distnn.run.directory import RunDirectory
+from distnn.run.position import Position
 from distnn.run.progress import Progress
 from distnn.training import bits
 from distnn.training.recorder import Recorder, open_checkpoint
-from distnn.training.session import Position, Session
+from distnn.training.session import Session
 
 Array = NDArray[Any]
 
@@ -57,7 +58,7 @@ class Logbook:
 
     def recorder(
         self,
-        settings: Settings,
+        config: TrainConfig,
         session: Session,
         items: int,
         data: Mapping[str, Any],
@@ -73,20 +74,20 @@ class Logbook:
         Raises:
             InputError: the data are not those that the run was started with; no permission.
         """
-        self._check_same_data(settings.data, tensors)
-        self.directory.record(to_toml(settings))
-        steps = -(-items // settings.batch_size)
+        self._check_same_data(config.data, tensors)
+        self.directory.record(to_toml(config))
+        steps = -(-items // config.batch_size)
         progress = Progress(
-            settings.progress, sys.stderr, settings.epochs, steps, session.position.epoch
+            config.progress, sys.stderr, config.epochs, steps, session.position.epoch
         )
         meta = {
             "network": session.network.config(),
             "optimizer": {"name": session.optimizer.name, **session.optimizer.config()},
             **data,
-            "settings": settings.to_dict(),
-            **bits.facts(settings.reduce, session.comm.size),
+            "settings": config.to_dict(),
+            **bits.facts(config.reduce, session.comm.size),
         }
-        recorder = Recorder(self.directory, settings.keep, meta, tensors, progress)
+        recorder = Recorder(self.directory, config.keep, meta, tensors, progress)
         recorder.resume(session.position)
         recorded = self.checkpoint.meta if self.checkpoint else None
         for line in bits.told_at_start(recorder.meta, recorded):
@@ -132,12 +133,12 @@ class Logbook:
                 )
 
 
-def merged(settings: Settings, directory: RunDirectory) -> tuple[Settings, bool]:
-    """The settings to go on with, and whether there is a run to go on with; raises InputError."""
-    resumed = settings.resume and directory.holds_run()
+def merged(config: TrainConfig, directory: RunDirectory) -> tuple[TrainConfig, bool]:
+    """The config to go on with, and whether there is a run to go on with; raises InputError."""
+    resumed = config.resume and directory.holds_run()
     if resumed:
-        settings = merge_resumed(read_settings(directory.config), settings)
-    return settings, resumed
+        config = merge_resumed(read_recorded(directory.config), config)
+    return config, resumed
 
 
 def _begin_anew(directory: RunDirectory) -> None:

@@ -73,7 +73,7 @@ class Trained:
         whole = weights.shape == (network.size,) and weights.dtype == network.dtype
         if scaling is None or not whole or len(scaling.shift) != network.layers[0]:
             raise CheckpointError("does not fit the network that it describes", str(found.path))
-        network.place(weights)
+        network.bind(weights)
         target_scaling = saved_scaling(found.tensors, "target_scaling")
         return cls(network, scaling, target_scaling, task, classes, found)
 
@@ -108,7 +108,7 @@ def share_network(
     if trained is not None:
         vector[:] = trained.network.vector
     comm.broadcast_among_leaders(vector)
-    network.place(vector)
+    network.bind(vector)
     return network
 
 

@@ -19,9 +19,9 @@ from distnn.run import checkpoint, metrics
 from distnn.run.directory import RunDirectory
 from distnn.run.files import reason
 from distnn.run.fingerprint import fingerprint
+from distnn.run.position import Position
 from distnn.run.progress import Progress
 from distnn.run.writer import Writer
-from distnn.training.session import Position
 
 Array = NDArray[Any]
 

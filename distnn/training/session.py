@@ -27,28 +27,12 @@ from distnn.parallel.reduction.loss_sums import LossSums
 from distnn.parallel.reduction.ownership import Ownership
 from distnn.parallel.reduction.partition import slice_rows
 from distnn.parallel.reduction.tree import SliceTask
+from distnn.run.position import Position
 from distnn.training.dataset import Dataset
 
 Array = NDArray[Any]
 
 MARGIN = 1 << 20  # bytes of shared memory for what is small, and for whole pages
-
-
-@dataclass
-class Position:
-    """How far training is.
-
-    Attributes:
-        epoch: epochs completed.
-        step: steps done in the epoch that is under way.
-        steps: steps done in all.
-        loss: sum of the losses of the items of this epoch's steps.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    steps: int = 0
-    loss: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +123,7 @@ class Session:
             else:
                 self.exchange.weights[:] = weights
         self.exchange.share_weights()
-        self.network.place(self.exchange.weights)
+        self.network.bind(self.exchange.weights)
 
     def restore(self, state: dict[str, Array], position: Position) -> None:
         """Go on from a checkpoint, after `start` with its weights.
@@ -165,7 +149,7 @@ class Session:
         home = np.empty_like(self.exchange.weights) if self._home is None else self._home
         home[:] = self.exchange.weights
         self.comm.node_comm.Barrier()
-        self.network.place(home)
+        self.network.bind(home)
         self._order_memory.close()
         self.memory.close()
 
@@ -288,7 +272,7 @@ class Session:
         first = self.position.steps - len(losses) + 1
         for t, loss in enumerate(losses.tolist(), first):
             if not np.isfinite(loss):
-                self.exchange.settle()
+                self.exchange.flush()
                 what = f"the loss of step {t} is {loss}"
                 rate = self.learning_rate(t, steps_total)
                 raise DivergenceError(self._divergence(what, rate))
@@ -296,7 +280,7 @@ class Session:
 
     def end_epoch(self, samples: Dataset, steps_total: int) -> float:
         """Close the epoch; its training loss, the mean over the items as they were trained on."""
-        self.exchange.settle()
+        self.exchange.flush()
         self.collect_losses(steps_total)
         loss = self.position.loss / len(samples)
         self.position.epoch += 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distnn.blas_threads import one_thread_per_rank
-from distnn.config.options import BLAS, UPDATES, Settings
+from distnn.config.options import BLAS, UPDATES, TrainConfig
 from distnn.errors import DistnnError, DivergenceError, StopRequested
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
@@ -19,19 +19,13 @@ from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.comm.status import STALL_TIMEOUT
 from distnn.parallel.reduction.reductions import REDUCTIONS
 from distnn.parallel.watchdog.watchdog import watched
+from distnn.run.position import Position
 from distnn.training.agreement import check_fit
 from distnn.training.arguments import instance, one_of, pair, positive, whole
 from distnn.training.bits import agree_on_blas
 from distnn.training.dataset import Dataset, from_arrays, shared_bytes
 from distnn.training.evaluation import Evaluation
-from distnn.training.session import (
-    Plan,
-    Position,
-    Session,
-    check_slices,
-    needed_bytes,
-    told_of_empty_slices,
-)
+from distnn.training.session import Plan, Session, check_slices, needed_bytes, told_of_empty_slices
 
 if TYPE_CHECKING:  # what writes files is loaded where it does
     from distnn.training.recorder import Recorder
@@ -105,7 +99,7 @@ class Trainer:
         self.reduce = one_of(tuple(REDUCTIONS), reduce, "reduce")
         self.update = one_of(UPDATES, update, "update")
         self.clip_norm = None if clip_norm is None else positive(clip_norm, "clip_norm")
-        asked = Settings(
+        asked = TrainConfig(
             run_dir=run_dir,
             resume=resume,
             checkpoint_every=str(checkpoint_every),
@@ -163,7 +157,7 @@ class Trainer:
     ) -> list[Record]:
         check_fit(self, X, test, epochs, partitioned)
         data = [] if test is None else [pair(test, "test")]
-        comm = self.comm.with_memory(self._needed(X, T, partitioned, data), _say)
+        comm = self.comm.with_memory(self._needed(X, T, partitioned, data))
         memory = SharedMemory(comm)
         with one_thread_per_rank(), self._run or nullcontext(), closing(memory):
             samples = from_arrays(comm, memory, self.network, X, T, partitioned)
@@ -202,7 +196,7 @@ class Trainer:
 
     # --- what the commands build on -----------------------------------------------------------
 
-    def go_on(
+    def load_state(
         self, position: Position, weights: np.ndarray | None, state: dict[str, np.ndarray]
     ) -> None:
         """Let the next session begin where a checkpoint ends.
@@ -214,7 +208,7 @@ class Trainer:
         """
         self.position, self._state = position, state
         if weights is not None:
-            self.network.take(weights)
+            self.network.load(weights)
 
     def open_session(self, comm: Communicator) -> Session:
         """The vectors of this training in shared memory, holding the position reached.
@@ -363,7 +357,8 @@ class Trainer:
     def _unsaved(self, session: Session, recorder: "Recorder | None") -> str:
         """Wait until the last checkpoint is on the disk; what to tell if it is not. Collective."""
         session.comm.status.enter("checkpoint")
-        return session.comm.on_first(recorder.unsaved if recorder is not None else str)
+        unsaved = session.comm.on_first(recorder.unsaved if recorder is not None else str)
+        return session.comm.broadcast(unsaved)
 
     def _stopped(self, position: Position) -> str:
         return f"stopped on request after epoch {position.epoch}, step {position.step}"
@@ -388,7 +383,7 @@ def _nothing() -> None:
     pass
 
 
-def _run_of(asked: Settings) -> "TrainerRun | None":
+def _run_of(asked: TrainConfig) -> "TrainerRun | None":
     if asked.run_dir is None:
         return None
     from distnn.training.trainer_run import TrainerRun

@@ -4,16 +4,17 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
-from distnn.config.options import Settings
+from distnn.config.options import TrainConfig
 from distnn.data.scaling import Scaling
 from distnn.data.sources import ARRAYS
 from distnn.data.targets import CLASSIFICATION, REGRESSION
 from distnn.run.directory import RunDirectory
+from distnn.run.position import Position
 from distnn.training.dataset import Dataset, digest
 from distnn.training.evaluation import are_classes
 from distnn.training.logbook import Logbook, merged
 from distnn.training.recorder import Recorder
-from distnn.training.session import Position, Session
+from distnn.training.session import Session
 
 if TYPE_CHECKING:
     from distnn.training.trainer import Trainer
@@ -24,11 +25,11 @@ class TrainerRun:
     """What a trainer was asked to write, and on rank 0 the logbook it writes to.
 
     Attributes:
-        asked: run_dir, resume, checkpoint_every, keep and progress, as settings.
+        asked: run_dir, resume, checkpoint_every, keep and progress, as config.
         until: epochs that the run has, or had when it was stopped, after this trainer's fits.
     """
 
-    asked: Settings
+    asked: TrainConfig
     logbook: Logbook | None = None
     begun: bool = False
     until: int = 0
@@ -55,10 +56,12 @@ class TrainerRun:
         if self.begun:
             trainer.comm.on_first(self._claim)
         else:
-            told = trainer.comm.on_first(lambda: self._open(trainer, epochs))
+            told = trainer.comm.broadcast(
+                trainer.comm.on_first(lambda: self._open(trainer, epochs))
+            )
             if told is not None:
                 vectors = self.logbook.vectors() if self.logbook else (None, {})
-                trainer.go_on(Position(**told), *vectors)
+                trainer.load_state(Position(**told), *vectors)
             self.begun = True
         return min(self.until, trainer.position.epoch) + epochs
 
@@ -79,10 +82,9 @@ class TrainerRun:
     def _begin(
         self, trainer: "Trainer", session: Session, samples: Dataset, until: int
     ) -> Recorder | None:
-        recorders: list[Recorder] = []
         self.started, self.before = time.perf_counter(), dataclasses.replace(session.position)
 
-        def work() -> None:
+        def work() -> Recorder:
             assert self.logbook is not None
             classes = are_classes(trainer.network, samples)
             data = {
@@ -92,12 +94,12 @@ class TrainerRun:
             arrays = Scaling.none(trainer.network.layers[0]).arrays()  # rows are used as they are
             tensors = {f"scaling.{key}": array for key, array in arrays.items()}
             tensors["data"] = digest(samples)
-            settings = self._settings(trainer, until)
-            recorders.append(self.logbook.recorder(settings, session, len(samples), data, tensors))
+            config = self._settings(trainer, until)
+            recorder = self.logbook.recorder(config, session, len(samples), data, tensors)
             self.logbook.checkpoint = None  # the fits that follow may have other data
+            return recorder
 
-        trainer.comm.on_first(work)
-        return recorders[0] if recorders else None
+        return trainer.comm.on_first(work)
 
     def finish(
         self, trainer: "Trainer", recorder: Recorder | None, session: Session, samples: Dataset
@@ -124,7 +126,7 @@ class TrainerRun:
         self.logbook = Logbook.open(directory, resumed)
         return vars(self.logbook.position) if resumed else None
 
-    def _settings(self, trainer: "Trainer", epochs: int) -> Settings:
+    def _settings(self, trainer: "Trainer", epochs: int) -> TrainConfig:
         """What config.toml says of a trainer."""
         network, optimizer, plan = trainer.network, trainer.optimizer, trainer.plan
         config = network.config()

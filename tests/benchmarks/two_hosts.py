@@ -67,7 +67,7 @@ def measure_distnn(
     with np.errstate(all="ignore"):
         world.Barrier()
         result = {"step": timed(lambda: session.step(samples, steps), steps)}
-    session.exchange.settle()
+    session.exchange.flush()
     gradient = np.ones(trainer.network.size, np.float32)
     other = np.empty_like(gradient)
     partner = (world.rank + world.size // 2) % world.size

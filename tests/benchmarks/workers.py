@@ -42,13 +42,13 @@ def per_step(step, seconds, least=3):
 
 
 def distnn(cases, optimizer, seconds, update="rank0"):
-    from distnn.config.options import BenchSettings
+    from distnn.config.options import BenchConfig
     from distnn.diagnostics.steps import Bench
     from distnn.parallel.comm.communicator import Communicator
 
     comm, found = Communicator(), []
     for case in cases:
-        bench = Bench(comm, case, BenchSettings(optimizer=optimizer, update=update))
+        bench = Bench(comm, case, BenchConfig(optimizer=optimizer, update=update))
         with np.errstate(all="ignore"):
             bench.run(3)
             steps = min(2000, max(3, int(seconds / bench.run(3))))

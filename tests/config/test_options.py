@@ -16,11 +16,11 @@ from distnn.config import options as module
 from distnn.config.command_line import HelpRequested
 from distnn.config.fields import settings_of
 from distnn.config.options import (
-    Settings,
+    TrainConfig,
     parse_evaluate,
     parse_predict,
     parse_train,
-    read_settings,
+    read_recorded,
     to_toml,
 )
 from distnn.config.toml_file import LARGEST_CONFIG
@@ -46,7 +46,7 @@ def config(tmp_path, text):
 def test_defaults_are_the_contract():
     settings = parse_train([])
     assert {name: getattr(settings, name) for name in CONTRACT} == CONTRACT
-    assert settings == Settings()
+    assert settings == TrainConfig()
     assert settings.given == frozenset()
 
 
@@ -70,7 +70,7 @@ def test_defaults_are_the_contract():
 )
 def test_flags(argv, expected):
     settings = parse_train(argv)
-    assert settings == Settings(**expected)
+    assert settings == TrainConfig(**expected)
     assert settings.given == set(expected)
     for name, value in expected.items():
         assert type(getattr(settings, name)) is type(value)
@@ -79,7 +79,7 @@ def test_flags(argv, expected):
 def test_flags_win_over_the_file(tmp_path):
     path = config(tmp_path, "epochs = 5\nbatch_size = 32\nhidden = []\nlearning_rate = 1\n")
     settings = parse_train([path, "--epochs", "7"])
-    assert settings == Settings(epochs=7, batch_size=32, hidden=[], learning_rate=1.0)
+    assert settings == TrainConfig(epochs=7, batch_size=32, hidden=[], learning_rate=1.0)
     assert settings.given == {"epochs", "batch_size", "hidden", "learning_rate"}
     assert parse_train(["--epochs", "7", path]) == settings
 
@@ -215,9 +215,9 @@ def test_bad_configs(tmp_path, text, parts):
 
 def test_help_names_every_flag():
     for parse, cls in [
-        (parse_train, Settings),
-        (parse_evaluate, module.EvaluateSettings),
-        (parse_predict, module.PredictSettings),
+        (parse_train, TrainConfig),
+        (parse_evaluate, module.EvaluateConfig),
+        (parse_predict, module.PredictConfig),
     ]:
         with pytest.raises(HelpRequested) as caught:
             parse(["--help"])
@@ -284,14 +284,14 @@ def values_of(one):
 def any_settings():
     fields = {
         one.name: values_of(one) | st.none() if one.optional else values_of(one)
-        for one in settings_of(Settings).values()
+        for one in settings_of(TrainConfig).values()
     }
-    return st.builds(Settings, **fields)
+    return st.builds(TrainConfig, **fields)
 
 
 @given(any_settings())
 def test_settings_travel_as_json(settings):
-    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    assert TrainConfig.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
     settings.check()
 
 
@@ -302,7 +302,7 @@ def test_config_repeats_the_run(tmp_path_factory, settings):
     values = tomllib.loads(text)
     assert not {"run_dir", "resume", "progress"} & set(values)
     (directory / "config.toml").write_text(text, encoding="utf-8", newline="")
-    again = read_settings(directory / "config.toml")
+    again = read_recorded(directory / "config.toml")
     elsewhere = dataclasses.replace(
         again, run_dir=settings.run_dir, resume=settings.resume, progress=settings.progress
     )
@@ -313,15 +313,15 @@ def test_config_repeats_the_run(tmp_path_factory, settings):
 
 def test_paths_in_a_recorded_config_are_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    values = tomllib.loads(to_toml(Settings(data="a.npz", test_data="b/c.npz")))
+    values = tomllib.loads(to_toml(TrainConfig(data="a.npz", test_data="b/c.npz")))
     assert values["data"] == str(tmp_path / "a.npz")
     assert values["test_data"] == str(tmp_path / "b" / "c.npz")
-    assert tomllib.loads(to_toml(Settings()))["data"] == "digits"
+    assert tomllib.loads(to_toml(TrainConfig()))["data"] == "digits"
 
 
 def test_check_names_the_setting():
     with pytest.raises(InputError, match="batch_size: 0 must be at least 1"):
-        Settings(batch_size=0).check()
+        TrainConfig(batch_size=0).check()
 
 
 def refusal(call):
@@ -373,12 +373,13 @@ lines = st.builds("{} = {}".format, keys, literals | st.text(max_size=6))
     st.lists(lines, max_size=5).map("\n".join).map(str.encode)
     | st.binary(max_size=60)
     | st.builds(lambda text, at, byte: text[:at] + byte + text[at:],
-                st.just(to_toml(Settings()).encode()), st.integers(0, 300), st.binary(max_size=2))
+                st.just(to_toml(TrainConfig()).encode()), st.integers(0, 300),
+              st.binary(max_size=2))
 )  # fmt: skip
 def test_any_config_is_understood_or_refused(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "fuzz.toml"
     path.write_bytes(content)
-    message = refusal(lambda: read_settings(path).check())
+    message = refusal(lambda: read_recorded(path).check())
     assert "\n" not in message
     assert not message or message.startswith(str(path))
 

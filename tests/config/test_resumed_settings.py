@@ -5,12 +5,12 @@ import tomllib
 
 import pytest
 
-from distnn.config.options import Settings, merge_resumed, parse_train, to_toml
+from distnn.config.options import TrainConfig, merge_resumed, parse_train, to_toml
 from distnn.errors import InputError
 
 
 def test_resumed_takes_the_recorded_values():
-    recorded = Settings(batch_size=32, slices=4, epochs=5, learning_rate=0.1)
+    recorded = TrainConfig(batch_size=32, slices=4, epochs=5, learning_rate=0.1)
     given = parse_train(["--resume", "--run-dir", "r", "--epochs", "9", "--batch-size", "32"])
     merged = merge_resumed(recorded, given)
     expected = dataclasses.replace(recorded, epochs=9, resume=True, run_dir="r")
@@ -18,7 +18,7 @@ def test_resumed_takes_the_recorded_values():
 
 
 def test_resumed_ignores_defaults_that_were_not_given():
-    assert merge_resumed(Settings(seed=7, hidden=[9]), parse_train([])).seed == 7
+    assert merge_resumed(TrainConfig(seed=7, hidden=[9]), parse_train([])).seed == 7
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_resumed_ignores_defaults_that_were_not_given():
 def test_resumed_refuses_what_would_change_the_result(argv):
     name = argv[0].removeprefix("--").replace("-", "_")
     with pytest.raises(InputError, match=f"^{name}: "):
-        merge_resumed(Settings(slices=4), parse_train(argv))
+        merge_resumed(TrainConfig(slices=4), parse_train(argv))
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_resumed_refuses_what_would_change_the_result(argv):
 )
 def test_resumed_may_change_what_leaves_the_result(argv):
     name = argv[0].removeprefix("--").replace("-", "_")
-    assert str(getattr(merge_resumed(Settings(), parse_train(argv)), name)) == argv[1]
+    assert str(getattr(merge_resumed(TrainConfig(), parse_train(argv)), name)) == argv[1]
 
 
 def test_auto_means_what_the_run_chose():
-    assert merge_resumed(Settings(blas="mkl"), parse_train(["--blas", "auto"])).blas == "mkl"
+    assert merge_resumed(TrainConfig(blas="mkl"), parse_train(["--blas", "auto"])).blas == "mkl"
 
 
 def test_the_same_relative_path_of_data_resumes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recorded = Settings(**tomllib.loads(to_toml(Settings(data="a.npz"))))
+    recorded = TrainConfig(**tomllib.loads(to_toml(TrainConfig(data="a.npz"))))
     assert merge_resumed(recorded, parse_train(["--data", "a.npz"])).data == recorded.data

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distnn.config.options import BenchSettings
+from distnn.config.options import BenchConfig
 from distnn.diagnostics.step_profile import PARTS, opened
 from distnn.diagnostics.steps import Bench, Case
 from distnn.nn import products
@@ -20,7 +20,7 @@ def test_same_weights_and_every_part_timed(update, apart):
     comm = Communicator(shared=not apart)
     weights = []
     for taken_apart in (False, True):
-        bench = Bench(comm, CASE, BenchSettings(slices=8, update=update, optimizer="adam"))
+        bench = Bench(comm, CASE, BenchConfig(slices=8, update=update, optimizer="adam"))
         organs = [vars(one).copy() for one in (bench.session, bench.session.exchange)]
         functions = products.product, ordered_sum.run
         if taken_apart:
@@ -34,7 +34,7 @@ def test_same_weights_and_every_part_timed(update, apart):
             assert "_rule" not in vars(bench.session)
         else:
             bench.run(300)
-        bench.session.exchange.settle()
+        bench.session.exchange.flush()
         weights.append(bench.session.exchange.weights.copy())
         bench.close()
     assert np.array_equal(*weights)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distnn.config.options import BenchSettings
+from distnn.config.options import BenchConfig
 from distnn.diagnostics.step_profile import PARTS
 from distnn.diagnostics.steps import Case, measure
 from distnn.parallel.comm.communicator import Communicator
@@ -19,7 +19,7 @@ def test_cases_of_the_flag() -> None:
 @pytest.mark.mpi
 def test_figures_belong_together() -> None:
     comm, case = Communicator(), Case((12, 7, 5), 16, "tanh")
-    figures = measure(comm, case, BenchSettings(optimizer="adam", slices=8, seconds=0.05))
+    figures = measure(comm, case, BenchConfig(optimizer="adam", slices=8, seconds=0.05))
     assert (figures["layers"], figures["batch"]) == (case.layers, 16)
     assert (figures["ranks"], figures["nodes"], figures["slices"]) == (comm.size, 1, 8)
     assert figures["samples_per_second"] == pytest.approx(16 / figures["seconds"])

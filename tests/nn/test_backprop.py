@@ -212,5 +212,5 @@ def test_weights_can_move():
     run = SlicePass(net, 6)
     A0, T = random_slice(net, 6)
     run_again(run, A0, T)
-    net.place(other.vector.copy())
+    net.bind(other.vector.copy())
     same_bits(run_again(run, A0, T), run_slice(other, 6, A0, T))

@@ -36,7 +36,7 @@ def test_weights_are_writable_views_in_order():
 def test_place_takes_the_content_as_it_is():
     net = Network([2, 3, 2])
     elsewhere = np.full(net.size, 0.25, "f4")
-    net.place(elsewhere)
+    net.bind(elsewhere)
     assert net.vector is elsewhere
     assert (net.weights[0] == 0.25).all()
     fresh = Network([2, 3, 2])

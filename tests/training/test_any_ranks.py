@@ -111,7 +111,7 @@ def with_a_change(
     if then is None:
         return ""
     other = combination.trainer(then, "rank0")
-    other.go_on(position, weights if then.is_first else None, state)
+    other.load_state(position, weights if then.is_first else None, state)
     records += other.fit(*combination.data(), epochs=2)
     return result(other, records)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distnn.config.options import Settings
+from distnn.config.options import TrainConfig
 from distnn.errors import InputError
 from distnn.nn.optimizers import OPTIMIZERS
 from distnn.training.factory import build_network, build_optimizer, resolve
@@ -33,13 +33,13 @@ def shape(task: str, outputs: int) -> Shape:
 def test_output_and_loss(
     task: str, outputs: int, output: str | None, loss: str | None, expected: tuple[str, str]
 ) -> None:
-    resolved = resolve(Settings(output=output, loss=loss), shape(task, outputs))
+    resolved = resolve(TrainConfig(output=output, loss=loss), shape(task, outputs))
     assert (resolved.output, resolved.loss) == expected
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizers_own_numbers_are_recorded(name: str) -> None:
-    settings = Settings(optimizer=name)
+    settings = TrainConfig(optimizer=name)
     resolved = resolve(settings, shape("classification", 3))
     own = OPTIMIZERS[name]()
     assert resolved.learning_rate == own.learning_rate
@@ -51,14 +51,14 @@ def test_an_optimizers_own_numbers_are_recorded(name: str) -> None:
 
 def test_momentum_for_an_optimizer_without() -> None:
     with pytest.raises(InputError, match="--momentum: adam has no momentum"):
-        build_optimizer(Settings(momentum=0.9))
-    optimizer = build_optimizer(Settings(optimizer="nesterov", momentum=0.5, learning_rate=2.0))
+        build_optimizer(TrainConfig(momentum=0.9))
+    optimizer = build_optimizer(TrainConfig(optimizer="nesterov", momentum=0.5, learning_rate=2.0))
     assert (optimizer.config()["momentum"], optimizer.learning_rate) == (0.5, 2.0)
 
 
 def test_the_network_of_a_data_set() -> None:
     settings = resolve(
-        Settings(hidden=[7, 5], activation="gelu", precision="float64", seed=4, dropout=0.5),
+        TrainConfig(hidden=[7, 5], activation="gelu", precision="float64", seed=4, dropout=0.5),
         shape("regression", 2),
     )
     network = build_network(settings, shape("regression", 2))

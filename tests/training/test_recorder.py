@@ -14,9 +14,9 @@ import pytest
 from distnn.errors import DistnnError
 from distnn.run import checkpoint, metrics
 from distnn.run.directory import RunDirectory
+from distnn.run.position import Position
 from distnn.run.progress import Progress
 from distnn.training.recorder import Recorder, open_checkpoint
-from distnn.training.session import Position
 
 W = [np.arange(6, dtype=np.float32).reshape(3, 2)]
 STATE = {"m": np.ones(6, np.float32)}

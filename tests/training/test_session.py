@@ -8,8 +8,9 @@ from distnn.data.order import epoch_order
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
+from distnn.run.position import Position
 from distnn.training.dataset import Dataset, from_arrays
-from distnn.training.session import Plan, Position, Session, check_slices, needed_bytes
+from distnn.training.session import Plan, Session, check_slices, needed_bytes
 
 WORLD = MPI.COMM_WORLD
 

@@ -321,16 +321,15 @@ def test_two_teams_train_beside_each_other() -> None:
 
 @pytest.mark.mpi
 def test_too_little_shared_memory_is_told_and_gives_the_same_bits(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     X, T = rows(53), classes(53)
     expected = fitted(X, T)
     monkeypatch.setattr(team_module, "shared_memory_room", lambda: 0)
-    capfd.readouterr()
+    caplog.clear()
     assert fitted(X, T) == expected
-    said = capfd.readouterr()
-    told = [line for line in (said.out + said.err).splitlines() if "shared memory" in line]
-    assert len(told) == (1 if WORLD.rank == 0 else 0)
+    messages = [message for message in caplog.messages if "shared memory" in message]
+    assert len(messages) == (1 if WORLD.rank == 0 else 0)
 
 
 def test_any_number_of_trainers() -> None:

@@ -9,6 +9,7 @@ same path.
 
 import functools
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from distnn.errors import DistnnError, DivergenceError, InputError, StopRequeste
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.status import RankStatus
 
+log = logging.getLogger(__name__)
+
 KINDS = {kind.exit_code: kind for kind in (DistnnError, InputError, DivergenceError, StopRequested)}
 SHARED_MEMORY = "/dev/shm"  # where MPICH and Open MPI keep their shared windows on Linux
 
@@ -27,6 +30,7 @@ POLLS = 100  # some 50 us
 NAP = 0.0005  # seconds
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+Result = TypeVar("Result")
 
 
 def _waits(method: Method) -> Method:
@@ -101,7 +105,7 @@ class Communicator:
         """Whether this is rank 0, the one that speaks, reads and writes."""
         return self.rank == 0
 
-    def with_memory(self, node_bytes: int, say: Callable[[str], None]) -> "Communicator":
+    def with_memory(self, node_bytes: int) -> "Communicator":
         """This comm, or one without shared memory if a node has no room for `node_bytes`.
 
         A window that does not fit into the machine's shared memory would not be refused but kill
@@ -109,7 +113,6 @@ class Communicator:
 
         Args:
             node_bytes: what one node is going to share, in bytes.
-            say: gets one line, on rank 0, if a node has too little room.
 
         Raises:
             InputError: on every rank, if that is more than a whole machine has.
@@ -127,9 +130,11 @@ class Communicator:
         if missing <= 0:
             return self
         if self.is_first:
-            say(
-                f"shared memory ({SHARED_MEMORY}) is {-(-missing >> 20)} MB too small for data, "
-                "weights and gradients; going on without it, with a copy per rank"
+            log.warning(
+                "shared memory (%s) is %d MB too small for data, weights and gradients; "
+                "going on without it, with a copy per rank",
+                SHARED_MEMORY,
+                -(-missing >> 20),
             )
         comm = Communicator(self._base, shared=False)
         comm.status = self.status
@@ -147,31 +152,31 @@ class Communicator:
         self.mpi.Bcast(buffer)
         return json.loads(buffer.tobytes())
 
-    def on_first(self, work: Callable[[], Any]) -> Any:
-        """Run `work` on rank 0 alone; every rank gets its result, or its error.
+    def on_first(self, work: Callable[[], Result]) -> Result | None:
+        """Run `work` on rank 0 alone; its error rises on every rank.
 
-        Args:
-            work: returns something JSON can hold.
+        Returns:
+            The result on rank 0, None elsewhere. What all ranks must know of it is given to
+            `broadcast`.
 
         Raises:
             DistnnError: on every rank the one that `work` raised on rank 0, or one with the same
                 text and exit code. Other exceptions rise on rank 0 only and end the job.
         """
-        outcome: dict[str, Any] = {}
-        error: DistnnError | None = None
+        result, error = None, None
         if self.is_first:
             try:
                 with self.status.working():
-                    outcome["result"] = work()
+                    result = work()
             except DistnnError as caught:
                 error = caught
-                outcome["error"], outcome["kind"] = str(caught), caught.exit_code
-        outcome = self.broadcast(outcome)
+        problem = self.broadcast(None if error is None else [error.exit_code, str(error)])
         if error is not None:
             raise error
-        if "error" in outcome:
-            raise KINDS[outcome["kind"]](outcome["error"])
-        return outcome["result"]
+        if problem is not None:
+            code, message = problem
+            raise KINDS[code](message)
+        return result
 
     @_waits
     def agree(self, problem: DistnnError | None) -> None:

@@ -1,16 +1,48 @@
 """Arrays that exist once per node and that every rank of the node reads and writes directly."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from distnn.errors import DistnnError
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 
 PAGE = 4096  # pages, so that the rank that first writes an array has it in its own memory
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """`count` node-shared arrays of one shape and dtype: what `SharedMemory.arrays` takes.
+
+    Whoever allocates says so in such specs first, so that what a node needs is known before any
+    memory is taken.
+    """
+
+    count: int
+    shape: tuple[int, ...]
+    dtype: DTypeLike
+
+    @property
+    def stride(self) -> int:
+        """Bytes from one array to the next: whole pages."""
+        elements = math.prod(self.shape)
+        return -(-elements * np.dtype(self.dtype).itemsize // PAGE) * PAGE
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all arrays together."""
+        return self.count * self.stride + PAGE
+
+
+def needed_bytes(specs: Iterable[ArraySpec]) -> int:
+    """What a node shares for these arrays."""
+    return sum(spec.bytes for spec in specs)
 
 
 class SharedMemory:
@@ -29,16 +61,11 @@ class SharedMemory:
 
         Collective over the node. Each array starts on a page of its own.
         """
-        dtype = np.dtype(dtype)
-        elements = int(np.prod(shape, dtype=np.int64))
-        stride = -(-elements * dtype.itemsize // PAGE) * PAGE
+        dtype, stride = np.dtype(dtype), ArraySpec(count, shape, dtype).stride
+        used = math.prod(shape) * dtype.itemsize
         memory = self._allocate(count * stride)
-        return [
-            memory[number * stride : number * stride + elements * dtype.itemsize]
-            .view(dtype)
-            .reshape(shape)
-            for number in range(count)
-        ]
+        starts = range(0, count * stride, stride) if stride else [0] * count
+        return [memory[start : start + used].view(dtype).reshape(shape) for start in starts]
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """One array, as `arrays`."""

@@ -156,7 +156,7 @@ class Exchange:
         self._take_in()
         return word
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """What is still on its way has arrived: all weights are the new ones. Collective."""
         if self.overlap is not None:
             self.overlap.flush()
