@@ -15,7 +15,7 @@ from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.training.dataset import Dataset, from_arrays
 from distnn.training.factory import build_optimizer
-from distnn.training.session import Plan, Session, check_slices
+from distnn.training.session import Session, check_slices
 
 ROUNDS = 5  # each: some steps as they are, then some steps taken apart
 ITEMS = 4096  # at least; enough that rows do not come from a core's own cache
@@ -51,9 +51,9 @@ class Bench:
             comm,
             self.network,
             build_optimizer(TrainConfig(optimizer=config.optimizer)),
-            Plan(case.batch, slices, seed=0),
-            reduce=config.reduce,
-            update=config.update,
+            TrainConfig(
+                batch_size=case.batch, slices=slices, reduce=config.reduce, update=config.update
+            ),
         )
         self._memory = SharedMemory(comm)
         self.samples = self._made_up()

@@ -20,18 +20,18 @@ def check_fit(trainer: "Trainer", X: Any, test: Any, epochs: int, partitioned: b
         InputError: on every rank, if trainers or arguments differ, or, without `partitioned`, the
             number of rows.
     """
-    plan = trainer.plan
+    config = trainer.config
     told = {
         "network": trainer.network.config(),
         "optimizer": [trainer.optimizer.name, trainer.optimizer.config()],
-        "batch_size": plan.batch_size,
-        "slices": plan.slices,
-        "seed": plan.seed,
-        "schedule": [plan.schedule, plan.warmup],
-        "reduce": trainer.reduce,
-        "update": trainer.update,
-        "clip_norm": trainer.clip_norm,
-        "checkpoint_every": trainer.checkpoint_every,
+        "batch_size": config.batch_size,
+        "slices": config.slices,
+        "seed": config.seed,
+        "schedule": [config.schedule, config.warmup],
+        "reduce": config.reduce,
+        "update": config.update,
+        "clip_norm": config.clip_norm,
+        "checkpoint_every": config.checkpoint_every,
         "on_failure": trainer.on_failure,
         "epochs": epochs,
         "test": test is not None,

@@ -112,7 +112,7 @@ class Logbook:
             "epochs": session.position.epoch,
             **bits.facts(reduce, session.comm.size),
             "nodes": session.comm.nodes,
-            "slices": session.plan.slices,
+            "slices": session.slices,
             **measures,
             "seconds": seconds,
             "samples_per_second": samples / seconds,

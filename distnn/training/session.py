@@ -6,12 +6,12 @@ gradient vectors, and the exchange turns those into new weights.
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distnn.config.options import TrainConfig
 from distnn.data.order import epoch_order
 from distnn.errors import DivergenceError, InputError
 from distnn.nn.backprop import SlicePass
@@ -35,24 +35,6 @@ Array = NDArray[Any]
 MARGIN = 1 << 20  # bytes of shared memory for what is small, and for whole pages
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a step does, the same on every rank.
-
-    Attributes:
-        batch_size: B, global.
-        slices: S.
-        seed: of the order of the samples.
-        schedule, warmup: the course of the learning rate, see `nn.schedules.factor`.
-    """
-
-    batch_size: int
-    slices: int
-    seed: int
-    schedule: str = "constant"
-    warmup: int = 0
-
-
 class SliceWork(NamedTuple):
     """One of this rank's slices of a batch of a certain size: the views are made once for each."""
 
@@ -67,6 +49,10 @@ class SliceWork(NamedTuple):
 class Session:
     """The state of a training, on every rank. All methods are collective.
 
+    Args:
+        config: batch_size, slices (resolved), seed, schedule, warmup, reduce, update and clip_norm
+            are used.
+
     Attributes:
         position: how far it is.
         network: its weights live in the exchange's shared vector while the session is open.
@@ -77,16 +63,14 @@ class Session:
         comm: Communicator,
         network: Network,
         optimizer: Optimizer,
-        plan: Plan,
-        *,
-        reduce: str = "ordered",
-        update: str = "rank0",
-        clip_norm: float | None = None,
+        config: TrainConfig,
     ) -> None:
-        self.comm, self.network, self.optimizer, self.plan = comm, network, optimizer, plan
+        assert config.slices is not None
+        self.comm, self.network, self.optimizer, self.config = comm, network, optimizer, config
+        self.slices = config.slices
         self.position = Position()
         self._rate = optimizer.learning_rate
-        self._is_plain = optimizer.is_plain and clip_norm is None
+        self._is_plain = optimizer.is_plain and config.clip_norm is None
         self._scale = np.array(1, network.dtype)  # of the gradients, at this step
         self._home = network.vector if network.has_weights else None
         self.memory = SharedMemory(comm)
@@ -94,11 +78,11 @@ class Session:
             self.memory,
             network.size,
             network.dtype,
-            plan.slices,
+            self.slices,
             state=optimizer.state,
-            reduce=reduce,
-            sharded=update == "sharded",
-            clip_norm=clip_norm,
+            reduce=config.reduce,
+            sharded=config.update == "sharded",
+            clip_norm=config.clip_norm,
             grids=[grid(shape, network.dtype.itemsize) for shape in network.shapes],
         )
         self.passes: SlicePass
@@ -165,13 +149,13 @@ class Session:
         if len(self._order) != len(samples):
             self._order_memory.close()
             self._order = self._order_memory.array((len(samples),), np.intp)
-            items = min(self.plan.batch_size, len(samples))
-            self.passes = self._make_pass(-(-items // self.plan.slices))
+            items = min(self.config.batch_size, len(samples))
+            self.passes = self._make_pass(-(-items // self.slices))
             self._work_on.clear()
         if self.comm.node_rank == 0:
-            epoch_order(len(samples), self.plan.seed, self.position.epoch, self._order)
+            epoch_order(len(samples), self.config.seed, self.position.epoch, self._order)
         self.exchange.barrier.meet()
-        return -(-len(samples) // self.plan.batch_size)
+        return -(-len(samples) // self.config.batch_size)
 
     def step(self, samples: Dataset, steps_total: int, word: int = 0) -> int:
         """One batch, one update.
@@ -183,8 +167,8 @@ class Session:
         Returns:
             The largest word of all ranks.
         """
-        start = self.position.step * self.plan.batch_size
-        batch = self._order[start : start + self.plan.batch_size]
+        start = self.position.step * self.config.batch_size
+        batch = self._order[start : start + self.config.batch_size]
         t = self.position.steps + 1
         self._rate = rate = self.learning_rate(t, steps_total)
         rule, scale = self._rule(t, rate)
@@ -223,7 +207,7 @@ class Session:
         """This rank's slices of a batch of so many items: there are two sizes at most."""
         work = []
         for task in self.exchange.tasks:
-            lo, hi = slice_rows(task.slice, self.plan.slices, items)
+            lo, hi = slice_rows(task.slice, self.slices, items)
             A0, T = self.passes.input(hi - lo), self.passes.target(hi - lo)
             work.append(SliceWork(task, lo, hi, A0, T, self._gradients[task.vector]))
         self._work_on[items] = work
@@ -259,7 +243,7 @@ class Session:
 
     def learning_rate(self, t: int, steps_total: int) -> float:
         """The learning rate of step t = 1, 2, ..."""
-        course = factor(self.plan.schedule, t, steps_total, self.plan.warmup)
+        course = factor(self.config.schedule, t, steps_total, self.config.warmup)
         return self.optimizer.learning_rate * course
 
     def collect_losses(self, steps_total: int) -> None:
@@ -291,7 +275,7 @@ class Session:
         """How many items were trained on since a position, each epoch's counted anew."""
 
         def items(position: Position) -> int:
-            in_epoch = min(position.step * self.plan.batch_size, per_epoch)
+            in_epoch = min(position.step * self.config.batch_size, per_epoch)
             return position.epoch * per_epoch + in_epoch
 
         return items(self.position) - items(before)
@@ -348,9 +332,8 @@ def check_slices(slices: int, ranks: int, recorded: bool = False) -> None:
         )
 
 
-def told_of_empty_slices(plan: Plan) -> str:
-    """One line if no batch has an item for each slice, else nothing."""
-    size, slices = plan.batch_size, plan.slices
+def empty_slices_message(size: int, slices: int) -> str:
+    """One line if no batch of `size` items has an item for each slice, else nothing."""
     if slices <= size:
         return ""
     return (

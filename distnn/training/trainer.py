@@ -1,5 +1,6 @@
 """The loop. The only place where nn, data, parallel and run meet."""
 
+import dataclasses
 import sys
 import time
 from contextlib import nullcontext
@@ -25,7 +26,7 @@ from distnn.training.arguments import instance, one_of, pair, positive, whole
 from distnn.training.bits import agree_on_blas
 from distnn.training.dataset import Dataset, from_arrays, shared_bytes
 from distnn.training.evaluation import Evaluation
-from distnn.training.session import Plan, Session, check_slices, needed_bytes, told_of_empty_slices
+from distnn.training.session import Session, check_slices, empty_slices_message, needed_bytes
 
 if TYPE_CHECKING:  # what writes files is loaded where it does
     from distnn.training.recorder import Recorder
@@ -96,30 +97,30 @@ class Trainer:
         self.optimizer = instance(Optimizer, optimizer, "optimizer", "Adam(0.001)")
         self.comm = comm if isinstance(comm, Communicator) else communicator_of(comm)
         agree_on_blas(self.comm, one_of(BLAS, blas, "blas"))
-        self.reduce = one_of(tuple(REDUCTIONS), reduce, "reduce")
-        self.update = one_of(UPDATES, update, "update")
-        self.clip_norm = None if clip_norm is None else positive(clip_norm, "clip_norm")
         asked = TrainConfig(
             run_dir=run_dir,
             resume=resume,
             checkpoint_every=str(checkpoint_every),
             keep=keep,
             progress=progress,
-        )
-        asked.check()
-        self.checkpoint_every = asked.checkpoint_interval
-        self._run = _run_of(asked)
-        self.on_failure = one_of(FAILURES, on_failure, "on_failure")
-        self.stall_timeout = positive(stall_timeout, "stall_timeout")
-        self.plan = Plan(
+            reduce=one_of(tuple(REDUCTIONS), reduce, "reduce"),
+            update=one_of(UPDATES, update, "update"),
+            clip_norm=None if clip_norm is None else positive(clip_norm, "clip_norm"),
             batch_size=whole(batch_size, "batch_size", 1),
             slices=self.comm.size if slices is None else whole(slices, "slices", 1),
-            seed=whole(seed, "seed", 0, 2**64 - 1),
             schedule=one_of(tuple(SCHEDULES), schedule, "schedule"),
             warmup=whole(warmup, "warmup", 0),
         )
-        check_slices(self.plan.slices, self.comm.size)
-        if self.comm.is_first and (line := told_of_empty_slices(self.plan)):
+        asked.check()
+        asked = dataclasses.replace(asked, seed=whole(seed, "seed", 0, 2**64 - 1))
+        self.config = asked
+        self._run = _run_of(asked)
+        self.on_failure = one_of(FAILURES, on_failure, "on_failure")
+        self.stall_timeout = positive(stall_timeout, "stall_timeout")
+        assert asked.slices is not None
+        check_slices(asked.slices, self.comm.size)
+        line = empty_slices_message(asked.batch_size, asked.slices)
+        if self.comm.is_first and line:
             _say(line)
         self.position = Position()
         self._state: dict[str, np.ndarray] = {}
@@ -220,10 +221,7 @@ class Trainer:
             comm,
             self.network,
             self.optimizer,
-            self.plan,
-            reduce=self.reduce,
-            update=self.update,
-            clip_norm=self.clip_norm,
+            self.config,
         )
         session.start(self.network.vector if self.network.has_weights else None)
         if self.position.steps:
@@ -289,7 +287,7 @@ class Trainer:
         records = []
         while session.position.epoch < until:
             start = time.perf_counter()
-            done = session.position.step * self.plan.batch_size
+            done = session.position.step * self.config.batch_size
             record, stop = self._epoch(session, samples, evaluation, until, recorder)
             records.append(record)
             if recorder is not None:
@@ -340,7 +338,7 @@ class Trainer:
 
     def _due(self, position: Position, until: int) -> bool:
         """Whether a checkpoint is due; one always is at the end."""
-        unit, number = self.checkpoint_every
+        unit, number = self.config.checkpoint_interval
         if unit == "steps":
             return position.steps % number == 0 or position.epoch == until
         return position.step == 0 and (position.epoch % number == 0 or position.epoch == until)
@@ -375,8 +373,10 @@ class Trainer:
             shared_bytes(n, layers[0], layers[-1], classes, itemsize)
             for n, classes in zip(items, columns, strict=True)
         )
-        plan = self.plan
-        return needed_bytes(self.network, self.optimizer, self.comm, plan.slices, self.update, data)
+        slices = self.config.slices or self.comm.size
+        return needed_bytes(
+            self.network, self.optimizer, self.comm, slices, self.config.update, data
+        )
 
 
 def _nothing() -> None:

@@ -110,7 +110,7 @@ class TrainerRun:
 
         def work() -> None:
             if self.logbook is not None and recorder is not None:
-                self.logbook.finish(recorder, session, trainer.reduce, done, seconds)
+                self.logbook.finish(recorder, session, trainer.config.reduce, done, seconds)
 
         trainer.comm.on_first(work)
 
@@ -128,7 +128,7 @@ class TrainerRun:
 
     def _settings(self, trainer: "Trainer", epochs: int) -> TrainConfig:
         """What config.toml says of a trainer."""
-        network, optimizer, plan = trainer.network, trainer.optimizer, trainer.plan
+        network, optimizer, plan = trainer.network, trainer.optimizer, trainer.config
         config = network.config()
         values = {
             "data": ARRAYS,
@@ -141,14 +141,14 @@ class TrainerRun:
                 for key, value in optimizer.config().items()
                 if key in ("learning_rate", "weight_decay", "momentum")
             },
-            "clip_norm": trainer.clip_norm,
+            "clip_norm": plan.clip_norm,
             "schedule": plan.schedule,
             "warmup": plan.warmup,
             "batch_size": plan.batch_size,
             "slices": plan.slices,
             "seed": plan.seed,
-            "reduce": trainer.reduce,
-            "update": trainer.update,
+            "reduce": plan.reduce,
+            "update": plan.update,
             "epochs": epochs,
         }
         given = frozenset(values) - {"data", "epochs"}

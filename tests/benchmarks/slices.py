@@ -18,10 +18,11 @@ import time
 import numpy as np
 
 from distnn import SGD, Adam, Network
+from distnn.config.options import TrainConfig
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.training.dataset import Dataset, from_arrays
-from distnn.training.session import Plan, Session
+from distnn.training.session import Session
 
 NETWORKS = [  # layers, activation, batch
     ([784, 30, 10], "sigmoid", 16),
@@ -35,12 +36,10 @@ ROWS = 4096
 class Run:
     """One way to train one network, a few steps at a time."""
 
-    def __init__(
-        self, comm: Communicator, layers: list[int], activation: str, plan: Plan, **ways: str
-    ):
-        optimizer = Adam(1e-3) if ways.pop("optimizer") == "adam" else SGD(0.1)
-        self.comm, self.plan = comm, plan
-        self.session = Session(comm, Network(layers, activation), optimizer, plan, **ways)
+    def __init__(self, comm: Communicator, layers: list[int], activation: str, config: TrainConfig):
+        optimizer = Adam(1e-3) if config.optimizer == "adam" else SGD(0.1)
+        self.comm, self.config = comm, config
+        self.session = Session(comm, Network(layers, activation), optimizer, config)
         self.session.start(None)
 
     def seconds(self, samples: Dataset, steps: int) -> float:
@@ -49,7 +48,7 @@ class Run:
         self.comm.mpi.Barrier()
         start = time.perf_counter()
         for _ in range(steps):
-            if (self.session.position.step + 1) * self.plan.batch_size > ROWS:
+            if (self.session.position.step + 1) * self.config.batch_size > ROWS:
                 self.session.position.step = 0
             self.session.step(samples, 10**9)
         self.comm.mpi.Barrier()
@@ -72,8 +71,11 @@ def measure(
     }
     runs = {
         name: Run(
-            comm, layers, activation, Plan(batch, slices, 0),
-            optimizer=options.optimizer, reduce=reduce, update=options.update,
+            comm, layers, activation,
+            TrainConfig(
+                batch_size=batch, slices=slices,
+                optimizer=options.optimizer, reduce=reduce, update=options.update,
+            ),
         )
         for name, (slices, reduce) in ways.items()
     }  # fmt: skip

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from distnn import SGD, Adam, DivergenceError, InputError, Network
+from distnn.config.options import TrainConfig
 from distnn.data.order import epoch_order
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.run.position import Position
 from distnn.training.dataset import Dataset, from_arrays
-from distnn.training.session import Plan, Session, check_slices, needed_bytes
+from distnn.training.session import Session, check_slices, needed_bytes
 
 WORLD = MPI.COMM_WORLD
 
@@ -22,7 +23,7 @@ def data(comm: Communicator, n: int, network: Network) -> Dataset:
 
 def session(comm: Communicator, batch: int = 8, slices: int = 5, rate: float = 0.1) -> Session:
     network = Network([3, 4, 2], dtype="float64")
-    made = Session(comm, network, SGD(rate), Plan(batch, slices, seed=3))
+    made = Session(comm, network, SGD(rate), TrainConfig(batch_size=batch, slices=slices, seed=3))
     made.start(None)
     return made
 
@@ -65,7 +66,9 @@ def test_the_loss_of_an_epoch_is_the_mean_over_items_as_they_were_trained_on() -
 def test_a_step_of_sgd_is_its_formula(clip: float | None, decay: float) -> None:
     """w - lr (g + decay w), g shortened to `clip`: also where lr is in the gradients already."""
     comm, network = Communicator(), Network([3, 4, 2], dtype="float64", seed=1)
-    plan = Plan(8, 5, seed=3, schedule="linear", warmup=2)
+    plan = TrainConfig(
+        batch_size=8, slices=5, seed=3, schedule="linear", warmup=2, clip_norm=clip_norm
+    )
     one = Session(comm, network, SGD(0.5, weight_decay=decay), plan, clip_norm=clip)
     one.start(None)
     samples = data(comm, 20, network)
@@ -115,7 +118,9 @@ def test_words_reach_every_rank() -> None:
 def test_restored_it_goes_on_with_the_same_bits(update: str) -> None:
     def train(until: int, start: tuple | None) -> tuple:
         comm, network = Communicator(), Network([3, 4, 2])
-        one = Session(comm, network, Adam(0.01), Plan(8, 5, seed=3), update=update)
+        one = Session(
+            comm, network, Adam(0.01), TrainConfig(batch_size=8, slices=5, seed=3, update=update)
+        )
         one.start(None if start is None else start[0])
         if start is not None:
             one.restore(start[1], start[2])
@@ -184,7 +189,7 @@ def test_a_node_needs_what_a_session_takes(
 
     monkeypatch.setattr(SharedMemory, "_allocate", count)
     comm, network = Communicator(), Network([30, 200, 10])
-    one = Session(comm, network, Adam(), Plan(64, slices, seed=0), update=update)
+    one = Session(comm, network, Adam(), TrainConfig(batch_size=64, slices=slices, update=update))
     needed = needed_bytes(network, Adam(), comm, slices, update, data=0)
     copied = network.vector.nbytes  # where each rank has weights of its own, they are not shared
     assert sum(taken) <= needed <= sum(taken) + (1 << 20) + copied

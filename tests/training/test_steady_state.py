@@ -6,12 +6,13 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from distnn.config.options import TrainConfig
 from distnn.nn.network import Network
 from distnn.nn.optimizers import SGD, Adam
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.training.dataset import from_arrays
-from distnn.training.session import Plan, Session
+from distnn.training.session import Session
 
 LAYERS, BATCH, ITEMS, STEPS = [200, 100, 50, 10], 32, 3200, 50
 
@@ -24,8 +25,8 @@ def step():
     def make(optimizer, activation, update):
         comm = Communicator()
         network = Network(LAYERS, activation=activation)
-        plan = Plan(BATCH, 2 * comm.size, seed=0)
-        session, memory = Session(comm, network, optimizer, plan, update=update), SharedMemory(comm)
+        config = TrainConfig(batch_size=BATCH, slices=2 * comm.size, update=update)
+        session, memory = Session(comm, network, optimizer, config), SharedMemory(comm)
         opened.extend((memory, session))
         rng = np.random.default_rng(0)
         X, T = rng.standard_normal((ITEMS, LAYERS[0])), rng.integers(0, LAYERS[-1], ITEMS)
