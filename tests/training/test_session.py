@@ -69,7 +69,7 @@ def test_a_step_of_sgd_is_its_formula(clip: float | None, decay: float) -> None:
     plan = TrainConfig(
         batch_size=8, slices=5, seed=3, schedule="linear", warmup=2, clip_norm=clip_norm
     )
-    one = Session(comm, network, SGD(0.5, weight_decay=decay), plan, clip_norm=clip)
+    one = Session(comm, network, SGD(0.5, weight_decay=decay), plan)
     one.start(None)
     samples = data(comm, 20, network)
     for t in range(1, one.begin_epoch(samples) + 1):
