@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def bench(comm: "Communicator", argv: Sequence[str]) -> None:
     """Measure as the arguments say, on all ranks of the comm."""
-    from distnn.config.options import BenchConfig, parse_bench
+    from distnn.config.options import BenchConfig
     from distnn.diagnostics.steps import Case, measure
     from distnn.nn import products
     from distnn.run.fingerprint import fingerprint
     from distnn.training.bits import agree_on_blas
 
-    told = comm.broadcast(on_first(comm, lambda words: parse_bench(words).to_dict(), argv))
+    told = comm.broadcast(on_first(comm, _parse, argv))
     config = BenchConfig.from_dict(told)
     agree_on_blas(comm, config.blas)
     figures: list[Mapping[str, Any]] = []
@@ -39,6 +39,12 @@ def bench(comm: "Communicator", argv: Sequence[str]) -> None:
             "figures": figures,
         }
         comm.on_first(lambda: _write(str(config.json), report))
+
+
+def _parse(argv: Sequence[str]) -> dict[str, Any]:
+    from distnn.config.command_line import parse_bench  # by rank 0 alone
+
+    return parse_bench(argv).to_dict()
 
 
 def _line(figures: Mapping[str, Any], with_heading: bool) -> str:

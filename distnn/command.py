@@ -103,9 +103,10 @@ def on_first(
         InputError: a flag, key, value or file cannot be used.
         HelpShown: help was asked for, and is printed.
     """
-    from distnn.config.command_line import HelpRequested
 
     def work() -> tuple[Result | None, bool]:
+        from distnn.config.command_line import HelpRequested  # by rank 0 alone
+
         try:
             return prepare(argv), False
         except HelpRequested as help_text:

@@ -28,10 +28,9 @@ LINKS = 8  # nodes that are measured, of all
 
 def doctor(comm: "Communicator", argv: Sequence[str]) -> None:
     """Measure on all ranks; rank 0 prints."""
-    from distnn.config.options import parse_doctor
     from distnn.diagnostics import links
 
-    on_first(comm, lambda arguments: parse_doctor(arguments).to_dict(), argv)
+    on_first(comm, _parse, argv)
     own = dataclasses.asdict(examine(comm))
     ranks = [
         Rank(**{**facts, "cores": tuple(facts["cores"])})
@@ -45,6 +44,12 @@ def doctor(comm: "Communicator", argv: Sequence[str]) -> None:
     between = {node: link(comm, 0, leaders[node]) for node in _some(comm.nodes)}
     if comm.is_first:
         print("\n".join(report(links.mpi_library(), ranks, inside, between)))
+
+
+def _parse(argv: Sequence[str]) -> None:
+    from distnn.config.command_line import parse_doctor  # by rank 0 alone
+
+    parse_doctor(argv)
 
 
 def examine(comm: "Communicator") -> Rank:

@@ -39,7 +39,8 @@ def evaluate(comm: "Communicator", argv: Sequence[str]) -> None:
 
 def _open(argv: Sequence[str]) -> "tuple[Trained, Part]":
     """Rank 0: the run and the data set; raises InputError."""
-    from distnn.config.options import TrainConfig, parse_evaluate
+    from distnn.config.command_line import parse_evaluate
+    from distnn.config.options import TrainConfig
     from distnn.data.sources import Part, check_features, open_data, open_test_data
     from distnn.errors import InputError
     from distnn.training.prediction import Trained

@@ -50,7 +50,7 @@ def predict(comm: "Communicator", argv: Sequence[str]) -> None:
 
 def _open(argv: Sequence[str]) -> "tuple[Trained, Rows, PredictConfig]":
     """Rank 0: the run and the rows; raises InputError."""
-    from distnn.config.options import parse_predict
+    from distnn.config.command_line import parse_predict
     from distnn.data.sources import open_features
     from distnn.errors import InputError
     from distnn.training.prediction import Trained

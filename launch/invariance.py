@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distnn.config.options import parse_train, to_toml
+from distnn.config.command_line import parse_train
+from distnn.config.toml_file import to_toml
 from distnn.errors import InputError
 
 MORE_RANKS_THAN_CORES = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}  # Open MPI's

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from distnn.config.options import TrainConfig, parse_train, to_toml
+from distnn.config.command_line import parse_train
+from distnn.config.options import TrainConfig
+from distnn.config.toml_file import to_toml
 from distnn.data.rows import fill
 from distnn.data.sources import open_data
 from distnn.errors import InputError

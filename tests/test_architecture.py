@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distnn"
 FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ("nn", "data", "parallel", "run")
+ROOMS = ("nn", "data", "parallel", "run", "config")
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 TOP_LEVEL = {
     "pyproject.toml", "README.md", "Dockerfile", "LICENSE", "distnn", "launch", "tests", "examples",
@@ -43,7 +43,7 @@ def test_rooms_do_not_import_each_other_nor_what_stands_above(path: Path) -> Non
         return  # the trainer and the commands: above all rooms
     # the bare package: its version
     names = [name for name in imported(path) if name.startswith("distnn.")]
-    allowed = (f"distnn.{here}", "distnn.errors")
+    allowed = (f"distnn.{here}", "distnn.errors", "distnn.checks")
     assert [
         name for name in names if not f"{name}.".startswith(tuple(f"{a}." for a in allowed))
     ] == []
@@ -82,11 +82,11 @@ def test_ranks_load_no_more_than_they_need() -> None:
 import sys
 from distnn import command, train
 from distnn.parallel.watchdog import signals
-from distnn.config import command_line
+from distnn.config import options
 train.load_what_all_need()
-loaded = {"cyclopts", "csv", "distnn.data.sources", "distnn.training.desk",
+loaded = {"argparse", "csv", "difflib", "distnn.data.sources", "distnn.training.desk",
     "distnn.training.recorder", "gzip",
-    "matplotlib", "numpy.random", "rich", "safetensors", "subprocess", "tempfile", "tqdm"}
+    "matplotlib", "numpy.random", "tomllib", "safetensors", "subprocess", "tempfile", "tqdm"}
 print(sorted(loaded & set(sys.modules)))
 """
     found = subprocess.run(

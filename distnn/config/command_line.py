@@ -1,18 +1,26 @@
-"""Command lines, by way of cyclopts: flags in, a dictionary of what was given out.
+"""Command lines, by argparse, and their ``--help``. Only rank 0 imports this module."""
 
-cyclopts is imported inside ``parse_flags``, because only one rank of a job parses.
-"""
-
-import inspect
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import argparse
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import distnn
-from distnn.config.fields import Setting, checked, from_text, nearest, settings_of, shown
+from distnn.checks import nearest, shown
+from distnn.config.option import Option, options_of
+from distnn.config.options import (
+    BenchConfig,
+    DoctorConfig,
+    EvaluateConfig,
+    PredictConfig,
+    TrainConfig,
+)
+from distnn.config.toml_file import read_config
 from distnn.errors import InputError
 
-if TYPE_CHECKING:
-    from cyclopts import App, CycloptsError
+WIDTH = 80  # columns of --help
+METAVARS = {int: "N", float: "X", str: "TEXT", list[int]: "N"}
 
 
 class HelpRequested(Exception):
@@ -23,104 +31,141 @@ class HelpRequested(Exception):
         super().__init__(text)
 
 
-def parse_flags(cls: type, argv: Sequence[str], program: str, summary: str) -> dict[str, Any]:
-    """The values that a command line gives to the settings of the dataclass `cls`.
-
-    Args:
-        cls: its fields are the flags; those marked ``positional`` are taken without a name.
-        argv: the arguments behind the command's name.
-        program: how the command is started, for the help text.
-        summary: what the command does, for the help text.
-
-    Returns:
-        The values by field name, of those given only; each is checked.
+def parse_train(argv: Sequence[str]) -> TrainConfig:
+    """The options of a training run: ``[CONFIG.toml] [--flag value ...]``, flags win.
 
     Raises:
-        InputError: an unknown flag, a value that the setting does not accept.
+        InputError: a flag, key or value that cannot be used.
         HelpRequested: ``--help``, ``-h`` or ``--version`` is among the arguments.
     """
-    from cyclopts import App, CycloptsError
+    summary = "Train a dense network over all ranks that mpirun starts, or over one without it."
+    config = Option(
+        None, "run", "TOML file; its keys are the flags", positional=True, name="config",
+        optional=True,
+    )  # fmt: skip
+    options = {"config": config, **options_of(TrainConfig)}
+    flags = parse_flags(options, argv, "train", summary)
+    path = flags.pop("config", None)
+    values = ({} if path is None else read_config(path, TrainConfig)) | flags
+    return TrainConfig(**values, given=frozenset(values))
 
-    settings = settings_of(cls)
+
+def parse_evaluate(argv: Sequence[str]) -> EvaluateConfig:
+    """The options of ``RUN_DIR [--data ...]``; raises as `parse_train`."""
+    summary = "Measure a trained network on its test set, or on another data set."
+    return EvaluateConfig(**parse_flags(options_of(EvaluateConfig), argv, "evaluate", summary))
+
+
+def parse_predict(argv: Sequence[str]) -> PredictConfig:
+    """The options of ``RUN_DIR --data FILE --output FILE``; raises as `parse_train`."""
+    summary = "Write what a trained network predicts for new rows."
+    return PredictConfig(**parse_flags(options_of(PredictConfig), argv, "predict", summary))
+
+
+def parse_doctor(argv: Sequence[str]) -> DoctorConfig:
+    """There are no options but ``--help``; raises as `parse_train`."""
+    summary = "Measure ranks, cores, products and links for some seconds; say what to change."
+    return DoctorConfig(**parse_flags(options_of(DoctorConfig), argv, "doctor", summary))
+
+
+def parse_bench(argv: Sequence[str]) -> BenchConfig:
+    """The options of a measurement; raises as `parse_train`."""
+    summary = "Measure a step: where its time goes, and how near it is to the machine's limit."
+    return BenchConfig(**parse_flags(options_of(BenchConfig), argv, "bench", summary))
+
+
+def parse_flags(
+    options: Mapping[str, Option], argv: Sequence[str], command: str, summary: str
+) -> dict[str, Any]:
+    """The values that a command line gives to `options`, by name, checked; of those given only.
+
+    Args:
+        argv: the arguments behind the command's name.
+        command: as in ``python -m distnn.COMMAND``, for the help text.
+        summary: what the command does, for the help text.
+
+    Raises:
+        InputError: an unknown flag, a value that the option does not accept, a required one that
+            is missing.
+        HelpRequested: ``--help``, ``-h`` or ``--version`` is among the arguments.
+    """
     _refuse_stray(argv)
-    app = App(
-        name=program,
-        help=summary,
-        usage=f"Usage: {_usage(program, settings.values())}",
-        version=f"distnn {distnn.__version__}",
-        help_formatter="plain",
-        help_format="plaintext",
-    )
-    app.default(_command(list(settings.values())))
+    parser = _parser(options.values(), f"python -m distnn.{command}", summary)
     try:
-        command, given, _ = app.parse_args(list(argv), print_error=False, exit_on_error=False)
-    except CycloptsError as error:
-        raise _translated(error, [one.flag for one in settings.values()]) from None
-    if command == app.help_print:
-        raise HelpRequested(_help(app))
-    if command == app.version_print:
-        raise HelpRequested(str(app.version))
-    return {name: _held(settings[name], value) for name, value in given.arguments.items()}
+        found, extra = parser.parse_known_intermixed_args(list(_plain_words(argv, options)))
+    except argparse.ArgumentError as error:
+        needs_value = error.message.startswith("expected")
+        what = "needs a value" if needs_value else error.message
+        raise InputError(what, error.argument_name or "", "see --help") from None
+    if extra:
+        raise _unknown(extra, options.values())
+    given = {name: options[name].from_words(words) for name, words in vars(found).items()}
+    for name, one in options.items():
+        if one.default == "" and name not in given:
+            raise InputError("missing", one.flag, "see --help")
+    return given
 
 
-def _usage(program: str, settings: Iterable[Setting]) -> str:
-    places = [one for one in settings if one.rule.positional]
-    names = [f"[{one.name.upper()}]" if one.optional else one.name.upper() for one in places]
-    return " ".join([program, *names, "[--flag value ...]\n"])
+class _Store(argparse.Action):
+    """Stores the words that follow a flag, or the flag itself if none does; once."""
+
+    def __call__(self, parser: Any, namespace: Any, words: Any, flag: str | None = None) -> None:
+        if hasattr(namespace, self.dest):
+            raise InputError("given twice", flag or self.dest.upper(), "give it once")
+        if self.nargs == 0:
+            words = [flag]
+        setattr(namespace, self.dest, words if isinstance(words, list) else [words])
 
 
-def _command(settings: Sequence[Setting]) -> Callable[..., None]:
-    """A function with the signature that cyclopts reads the flags from."""
+class _Show(argparse.Action):
+    """Ends the parsing with a text for the user."""
 
-    def command(*args: Any, **kwargs: Any) -> None:
-        raise AssertionError("read for its signature only")
-
-    parameters = [_parameter(one) for one in settings]
-    parameters.sort(key=lambda parameter: parameter.kind)  # positional ones stand first
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in parameters}
-    return command
+    def __call__(self, parser: Any, namespace: Any, words: Any, flag: str | None = None) -> None:
+        raise HelpRequested(self.const or parser.format_help())
 
 
-def _parameter(setting: Setting) -> inspect.Parameter:
-    from cyclopts import Parameter
+class _Formatter(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=WIDTH)
 
-    kind: Any = Literal[setting.rule.choices] if setting.rule.choices else setting.type
-    help, default = setting.rule.help, setting.default
-    details: dict[str, Any] = {"help": help, "show_default": False, "allow_repeating": False}
-    if default not in (None, "") and setting.type is not bool:
-        shown_default = " ".join(map(str, default)) if isinstance(default, list) else default
-        details["help"] = f"{help} [default: {shown_default}]"
-    if setting.type is not bool:
-        details["converter"] = _converter(setting)
-        details["show_choices"] = True
-    if setting.type == list[int]:
-        details |= {"consume_multiple": True, "negative": ""}
-    if setting.rule.positional:
-        details |= {"name": setting.name.upper()}
-    return inspect.Parameter(
-        setting.name,
-        inspect.Parameter.POSITIONAL_ONLY
-        if setting.rule.positional
-        else inspect.Parameter.KEYWORD_ONLY,
-        default=setting.default,
-        annotation=Annotated[kind, Parameter(**details)],
-    )
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)  # names stay whole
 
 
-def _converter(setting: Setting) -> Callable[[Any, Sequence[Any]], Any]:
-    # cyclopts' own conversion rounds "1.5" to a whole 2
-    def convert(_: Any, tokens: Sequence[Any]) -> Any:
-        values = [from_text(setting, token.value) for token in tokens]
-        return values if setting.type == list[int] else values[0]
+def _parser(options: Iterable[Option], program: str, summary: str) -> argparse.ArgumentParser:
+    positional = [f"[{o.flag}]" if o.optional else o.flag for o in options if o.positional]
+    parser = argparse.ArgumentParser(
+        prog=program, usage=" ".join([program, *positional, "[--flag value ...]"]),
+        description=summary, formatter_class=_Formatter, argument_default=argparse.SUPPRESS,
+        add_help=False, allow_abbrev=False, exit_on_error=False,
+    )  # fmt: skip
+    version = f"distnn {distnn.__version__}"
+    parser.add_argument("-h", "--help", action=_Show, nargs=0, help="show this text")
+    parser.add_argument("--version", action=_Show, nargs=0, const=version, help="show the version")
+    groups: dict[str, Any] = {}
+    for one in options:
+        details: dict[str, Any] = {"action": _Store, "help": _described(one)}
+        if one.positional:
+            parser.add_argument(one.name, metavar=one.flag, nargs="?", **details)
+            continue
+        if one.type is bool:
+            names, details["nargs"] = [one.flag, f"--no-{one.flag[2:]}"], 0
+        else:
+            names, details["metavar"] = [one.flag], "NAME" if one.choices else METAVARS[one.type]
+            details["nargs"] = "*" if one.type == list[int] else None
+        if one.group not in groups:
+            groups[one.group] = parser.add_argument_group(one.group)
+        groups[one.group].add_argument(*names, **details)
+    return parser
 
-    return convert
 
-
-def _held(setting: Setting, value: Any) -> Any:
-    return checked(
-        setting, value, setting.name.upper() if setting.rule.positional else setting.flag
-    )
+def _described(one: Option) -> str:
+    """The help text with the range and the default."""
+    text = f"{one.help} [{one.range}]" if one.range else one.help
+    if one.default is None or one.default == "" or one.type is bool:
+        return text
+    default = " ".join(map(str, one.default)) if isinstance(one.default, list) else one.default
+    return f"{text} (default: {default})"
 
 
 def _refuse_stray(argv: Sequence[str]) -> None:
@@ -134,31 +179,34 @@ def _refuse_stray(argv: Sequence[str]) -> None:
             raise InputError(f"{argument!a} is not UTF-8 text", "argument") from None
 
 
-def _translated(error: "CycloptsError", flags: Sequence[str]) -> InputError:
-    """cyclopts' error as one line in our words."""
-    from cyclopts import exceptions
+def _plain_words(argv: Sequence[str], options: Mapping[str, Option]) -> Iterator[str]:
+    """The arguments as argparse understands them.
 
-    if isinstance(error, exceptions.UnknownOptionError):
-        flag = error.token.keyword or error.token.value
-        return InputError("unknown flag", shown(flag).strip("'"), nearest(flag, flags))
-    if isinstance(error, exceptions.UnusedCliTokensError):
-        extra = error.unused_tokens[0] if error.unused_tokens else ""
-        return InputError("unexpected argument", shown(extra).strip("'"), "flags start with --")
-    if isinstance(error, exceptions.RepeatArgumentError):
-        return InputError("given twice", str(error.token.keyword), "give it once")
-    if isinstance(error, exceptions.MissingArgumentError):
-        name = error.argument.name if error.argument else "argument"
-        return InputError("needs a value", name, "see --help")
-    return InputError(str(error).rstrip("."), remedy="see --help")
+    Flags may have underscores, as keys do. argparse takes -1e-3 for a flag, unless = joins it to
+    the one it belongs to.
+    """
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            name = name.replace("_", "-")
+            one = options.get(name[2:].replace("-", "_"))
+            if one and not equals and one.type is float and words and words[0].startswith("-"):
+                if not words[0].startswith("--"):
+                    equals, value = "=", words.pop(0)
+            word = name + equals + value
+        yield word
 
 
-def _help(app: "App") -> str:
-    import io
-    import shutil
-
-    from rich.console import Console
-
-    width = min(max(shutil.get_terminal_size((100, 24)).columns, 60), 120)
-    text = io.StringIO()
-    app.help_print([], console=Console(file=text, width=width, color_system=None))
-    return text.getvalue().strip() + "\n"
+def _unknown(extra: Sequence[str], options: Iterable[Option]) -> InputError:
+    """What argparse could not use, as an error: an unknown flag, or a word too many."""
+    flag = next((word for word in extra if word.startswith("-")), None)
+    if flag is None:
+        return InputError("unexpected argument", shown(extra[0]).strip("'"), "flags start with --")
+    flag = flag.partition("=")[0]
+    remedy = nearest(flag, [one.flag for one in options if not one.positional])
+    for one in options:
+        if one.positional and flag.strip("-").replace("-", "_") == one.name:
+            remedy = f"give {one.flag} without a flag"
+    return InputError("unknown flag", shown(flag).strip("'"), remedy)

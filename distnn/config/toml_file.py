@@ -1,47 +1,55 @@
-"""Config files: TOML whose keys are the names of the settings."""
+"""Config files: TOML whose keys are the names of the options."""
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
 
-from distnn.config.fields import checked, nearest, settings_of
+from distnn.checks import nearest
+from distnn.config.option import options_of
+from distnn.config.options import TrainConfig
 from distnn.errors import InputError
 
-LARGEST_CONFIG = 1 << 20  # bytes; a settings file has a few hundred
+LARGEST_CONFIG = 1 << 20  # bytes; a config file has a few hundred
 NOT_DATA = "give a TOML config file here, and data with --data"
 
 
-def read_config(path: str | Path, cls: type) -> dict[str, Any]:
-    """The values that a TOML file gives to the settings of the dataclass `cls`, checked.
+def read_recorded(path: str | os.PathLike[str]) -> TrainConfig:
+    """The options of a recorded run, from its config.toml; raises InputError."""
+    values = read_config(path, TrainConfig)
+    return TrainConfig(**values, given=frozenset(values))
+
+
+def read_config(path: str | os.PathLike[str], cls: type) -> dict[str, Any]:
+    """The values that a TOML file gives to the options of the dataclass `cls`, checked.
 
     Raises:
         InputError: the file cannot be read or is damaged; an unknown key; a value of the wrong
             type or out of bounds.
     """
-    settings = {name: one for name, one in settings_of(cls).items() if not one.rule.positional}
+    options = options_of(cls)
     given: dict[str, Any] = {}
     for key, value in _parsed(Path(path)).items():
-        if key not in settings:
-            raise InputError(f"unknown key {key[:60]!a}", str(path), nearest(key, settings))
-        given[key] = checked(settings[key], value, f"{path}: {key}")
+        if key not in options:
+            raise InputError(f"unknown key {key[:60]!a}", str(path), nearest(key, options))
+        given[key] = options[key].checked(value, f"{path}: {key}")
     return given
 
 
-def write_config(settings: Any, leave_out: frozenset[str], heading: str) -> str:
-    """The settings as TOML text; keys without a value are left out, for TOML has no null."""
-    lines = [f"# {heading}"]
-    for name in settings_of(type(settings)):
-        value = getattr(settings, name)
-        if value is not None and name not in leave_out:
-            lines.append(f"{name} = {_toml(value)}")
+def to_toml(config: TrainConfig) -> str:
+    """The text of a run's config.toml: it repeats the run, from any working directory.
+
+    Options without a value are left out, because TOML has no null.
+    """
+    lines = ["# The options of this run; python -m distnn.train FILE repeats it."]
+    for name, value in config.with_full_paths().recorded().items():
+        if value is not None:
+            # Text, numbers, booleans and lists of whole numbers are written alike in JSON and in
+            # TOML, but for DEL, which TOML wants escaped. Python only reads TOML.
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+            lines.append(f"{name} = {text}".replace("\x7f", "\\u007f"))
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    # The values are text, numbers, booleans and lists of whole numbers, whose JSON form is TOML,
-    # but for DEL, which TOML wants escaped: a library that writes TOML would save this one line.
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def _parsed(path: Path) -> dict[str, Any]:

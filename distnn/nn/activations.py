@@ -4,8 +4,8 @@ An activation is a pair: ``value`` computes A = h(Z), ``times_derivative`` compu
 The derivative is taken from the output A wherever h' can be written in A (documents 002 and 003:
 tanh' = 1 - A*A; document 000: sigmoid' = A * (1 - A)), so that Z need not be kept.
 
-All arrays are of one shape (b, n); nothing is allocated. Where a constant meets every element, it
-stands in an array: numpy's maximum and minimum are three times slower with a scalar.
+All arrays are of one shape (b, n); nothing is allocated. Where a constant is combined with every
+element, it stands in an array: numpy's maximum and minimum are three times slower with a scalar.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from distnn.nn.layout import Array, aligned
 
-ONE = np.array(
-    1, np.float32
-)  # a 0-d array is the cheapest scalar for a ufunc; float64 takes it too
+# A 0-d array is the cheapest scalar for a ufunc; it serves float64 vectors, too.
+ONE = np.array(1, np.float32)
 LEAK = 0.01  # slope of leaky-relu left of 0 (Maas, Hannun, Ng 2013)
 
 
@@ -37,8 +36,8 @@ class Activation(NamedTuple):
     Attributes:
         value: ``value(Z, A, space)`` writes h(Z) into A; A may be Z.
         times_derivative: ``times_derivative(D, A, Z, space)`` does D *= h'(Z) from the output A.
-            Where ``from_net_input`` is False, Z is not looked at (it may be A);
-            where it is True, Z is used up as working space.
+            Where ``from_net_input`` is False, Z is not read (it may be A);
+            where it is True, Z is overwritten as working space.
         initial: name of the initial weights that suit a layer with this activation.
         from_net_input: the derivative needs Z, which is then kept apart from A.
     """
@@ -112,8 +111,8 @@ def times_leaky_relu_derivative(D: Array, A: Array, Z: Array, space: Space) -> N
 def elu(Z: Array, A: Array, space: Space) -> None:
     """A = Z where Z > 0, else exp(Z) - 1 (Clevert, Unterthiner, Hochreiter 2016, alpha = 1).
 
-    exp(Z) - 1 >= Z everywhere, so left of 0 the larger of the two is the wanted one; right of 0
-    the exponential is kept from overflowing.
+    exp(Z) - 1 >= Z everywhere, so left of 0 the larger of the two is the right one; right of 0
+    the minimum keeps the exponential from overflowing.
     """
     scratch = space.scratch
     np.minimum(Z, space.zeros, out=scratch)
@@ -187,7 +186,7 @@ def gelu(Z: Array, A: Array, space: Space) -> None:
 
 
 def times_gelu_derivative(D: Array, A: Array, Z: Array, space: Space) -> None:
-    """D *= S + A (1 - S) d(2u)/dZ, with S = sigmoid(2u) and A = Z S. Uses Z up."""
+    """D *= S + A (1 - S) d(2u)/dZ, with S = sigmoid(2u) and A = Z S. Overwrites Z."""
     scratch = space.scratch
     _gelu_gate(Z, scratch)  # scratch = S
     np.multiply(Z, Z, Z)

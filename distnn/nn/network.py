@@ -1,25 +1,26 @@
-"""A dense network: its shape, its weights, and what one does with it on one machine."""
+"""A dense network: its shape, its weights, and its passes on one machine."""
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from distnn.checks import LARGEST_COUNT, LARGEST_SEED, MOST_LAYERS, choice, number, shown
 from distnn.errors import InputError
 from distnn.nn.activations import ACTIVATIONS
 from distnn.nn.backprop import SlicePass
 from distnn.nn.initializers import INITIALIZERS
 from distnn.nn.layout import Array, aligned, matrices, total_size, weight_shapes
 from distnn.nn.losses import LOSSES
-from distnn.nn.names import look_up
 from distnn.nn.outputs import check_pair
 from distnn.nn.rng import WEIGHTS, Stream
 
 ROWS_AT_ONCE = 1024  # forward() goes through its rows in slices of this many
 
 DTYPES = ("float32", "float64")
+MOST_BYTES = 2**62  # of the weights; beyond, sizes overflow
+WIDTHS_REMEDY = f"give 2 to {MOST_LAYERS + 2} widths, input first: [64, 32, 10]"
 
 
 class Network:
@@ -31,7 +32,7 @@ class Network:
         output: activation of the last layer; a name of ``OUTPUTS``.
         loss: a name of ``LOSSES``.
         dtype: "float32" or "float64".
-        seed: of the initial weights and of dropout; 0 <= seed < 2**64.
+        seed: of the initial weights and of dropout; 0 <= seed < 2**63.
         init: a name of ``INITIALIZERS``; None: by the activation of each layer.
         dropout: probability to drop a hidden unit in training, in [0, 1).
 
@@ -51,16 +52,18 @@ class Network:
         dropout: float = 0.0,
     ) -> None:
         self.layers = _checked_widths(layers)
-        look_up(ACTIVATIONS, activation, "activation")
         check_pair(output, loss, self.layers[-1])
-        if init is not None:
-            look_up(INITIALIZERS, init, "init")
-        self.activation, self.output, self.loss, self.init = activation, output, loss, init
+        self.activation = choice(activation, "activation", ACTIVATIONS)
+        self.init = None if init is None else choice(init, "init", INITIALIZERS)
+        self.output, self.loss = output, loss
         self.dtype = _checked_dtype(dtype)
-        self.seed = _checked_seed(seed)
-        self.dropout = _checked_rate(dropout)
+        self.seed = number(seed, "seed", whole=True, least=0, most=LARGEST_SEED)
+        self.dropout = number(dropout, "dropout", least=0, below=1)
         self.shapes = weight_shapes(self.layers)
         self.size = total_size(self.shapes)
+        if self.size * self.dtype.itemsize > MOST_BYTES:
+            what = f"{shown(list(self.layers))} make {self.size} weights"
+            raise InputError(what, "layers", "give smaller widths")
         self._vector: Array | None = None
         self._weights: list[Array] = []
 
@@ -97,7 +100,7 @@ class Network:
 
     @property
     def has_weights(self) -> bool:
-        """Whether weights were placed or drawn already; they are drawn on first use."""
+        """Whether weights were bound, loaded or drawn already; they are drawn on first use."""
         return self._vector is not None
 
     @property
@@ -113,14 +116,14 @@ class Network:
         return matrices(vector, self.shapes)
 
     def bind(self, vector: Array) -> None:
-        """Let the weights live in this vector (size,) from now on. Its content is the weights."""
+        """Use this vector (size,) as the memory of the weights, with the values it holds."""
         assert vector.shape == (self.size,), (vector.shape, self.size)
         assert vector.dtype == self.dtype, (vector.dtype, self.dtype)
         self._vector = vector
         self._weights = self.views(vector)
 
     def load(self, vector: Array) -> None:
-        """Let the weights be these (size,); views of them that somebody holds show it."""
+        """Set the weights to these (size,); existing views of the weights show the new values."""
         if self.has_weights:
             self.vector[:] = vector
         else:
@@ -278,7 +281,7 @@ def _numbers(values: ArrayLike, where: str) -> NDArray[Any]:
 
 def _finite(array: NDArray[Any], dtype: "np.dtype[Any]", where: str) -> Array:
     """The array in C layout and this dtype."""
-    with np.errstate(over="ignore"):  # it is told below
+    with np.errstate(over="ignore"):  # reported below
         result = np.ascontiguousarray(array, dtype)
     if not np.isfinite(result).all():
         raise InputError(f"NaN or infinity in {dtype}", where=where, remedy="clean the data first")
@@ -287,16 +290,12 @@ def _finite(array: NDArray[Any], dtype: "np.dtype[Any]", where: str) -> Array:
 
 def _checked_widths(layers: Sequence[int]) -> tuple[int, ...]:
     try:
-        widths = tuple(operator.index(n) for n in layers)
+        widths = tuple(number(n, "layers", whole=True, least=1, most=LARGEST_COUNT) for n in layers)
     except TypeError:
-        widths = ()
-    if len(widths) >= 2 and min(widths) >= 1:
-        return widths
-    raise InputError(
-        f"{layers!r} are no layer widths",
-        where="layers",
-        remedy="give at least two whole numbers from 1 on, input first: [64, 32, 10]",
-    )
+        raise InputError(f"{shown(layers)} is not a list", "layers", WIDTHS_REMEDY) from None
+    if not 2 <= len(widths) <= MOST_LAYERS + 2:
+        raise InputError(f"has {len(widths)} widths", "layers", WIDTHS_REMEDY)
+    return widths
 
 
 def _checked_dtype(dtype: object) -> "np.dtype[Any]":
@@ -304,17 +303,4 @@ def _checked_dtype(dtype: object) -> "np.dtype[Any]":
         name = np.dtype(dtype).name  # type: ignore[call-overload]
     except TypeError:
         name = dtype
-    look_up(dict.fromkeys(DTYPES), name, "dtype")
-    return np.dtype(name)
-
-
-def _checked_seed(seed: int) -> int:
-    if isinstance(seed, (int, np.integer)) and 0 <= seed < 2**64:
-        return int(seed)
-    raise InputError(f"{seed!r} is no seed", where="seed", remedy="give a whole number from 0 on")
-
-
-def _checked_rate(rate: float) -> float:
-    if isinstance(rate, (int, float, np.number)) and 0 <= rate < 1:
-        return float(rate)
-    raise InputError(f"{rate!r}", where="dropout", remedy="give a number from 0 to below 1")
+    return np.dtype(choice(name, "dtype", DTYPES))

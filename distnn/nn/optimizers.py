@@ -1,20 +1,20 @@
-"""Rules of update: from weights w and gradient g to new weights, in place on a block of a vector.
+"""Optimizers: from weights w and gradient g to new weights, in place on a block of a vector.
 
-A rule works on one contiguous block (about 16k floats, so that it stays in cache through all passes
-of the rule) of the flat vectors: weights ``w``, gradient ``g`` (used up), the optimizer's state
-vectors, and two scratch vectors of the same length. Being element-wise, it gives the same bits
-however the vector is cut into blocks.
+An update rule works on one contiguous block of the flat vectors (32,768 elements, so that the block
+stays in cache through all passes of the rule): weights ``w``, gradient ``g`` (overwritten), the
+optimizer's state vectors, and two scratch vectors of the same length. It is element-wise, so the
+bits do not depend on how the vector is cut into blocks.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from math import inf, sqrt
+from math import sqrt
 from typing import Any, ClassVar
 
 import numpy as np
 
-from distnn.errors import InputError
+from distnn.checks import number
 from distnn.nn.layout import Array
 
 DType = np.dtype[Any] | str
@@ -22,7 +22,7 @@ Rule = Callable[[Array, Array, Sequence[Array], Sequence[Array]], None]
 
 
 class Optimizer(ABC):
-    """A rule of update and its numbers. Constructors store; the state vectors are the caller's.
+    """An update rule and its hyperparameters. The caller holds the state vectors.
 
     Attributes:
         name: the rule's name in ``OPTIMIZERS``.
@@ -33,8 +33,8 @@ class Optimizer(ABC):
     state: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, learning_rate: float, weight_decay: float) -> None:
-        self.learning_rate = _within("learning_rate", learning_rate, 0, inf)
-        self.weight_decay = _within("weight_decay", weight_decay, 0, inf)
+        self.learning_rate = number(learning_rate, "learning_rate", least=0)
+        self.weight_decay = number(weight_decay, "weight_decay", least=0)
 
     @abstractmethod
     def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
@@ -43,15 +43,15 @@ class Optimizer(ABC):
         Args:
             t: the step, from 1.
             learning_rate: at this step, the schedule's factor included.
-            dtype: of the vectors; the rule's numbers are rounded to it once.
+            dtype: of the vectors; the hyperparameters are rounded to it once.
         """
 
     @property
     def is_plain(self) -> bool:
         """Whether the update is w -= lr g and no more.
 
-        Gradients are linear in D[L], a few numbers: with these multiplied by lr, `descend` does it,
-        and a pass over all gradients is spared.
+        Gradients are linear in D[L], which is small: if D[L] is multiplied by lr, `descend` is the
+        whole update, which saves a pass over all gradients.
         """
         return False
 
@@ -112,7 +112,7 @@ class Momentum(Optimizer):
         self, learning_rate: float = 0.01, weight_decay: float = 0.0, momentum: float = 0.9
     ) -> None:
         super().__init__(learning_rate, weight_decay)
-        self.momentum = _within("momentum", momentum, 0, 1)
+        self.momentum = number(momentum, "momentum", least=0, below=1)
 
     def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
@@ -163,7 +163,7 @@ class AdaGrad(Optimizer):
         self, learning_rate: float = 0.01, weight_decay: float = 0.0, epsilon: float = 1e-10
     ) -> None:
         super().__init__(learning_rate, weight_decay)
-        self.epsilon = _within("epsilon", epsilon, 0, inf)
+        self.epsilon = number(epsilon, "epsilon", least=0)
 
     def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
@@ -194,8 +194,8 @@ class RMSProp(Optimizer):
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(learning_rate, weight_decay)
-        self.rho = _within("rho", rho, 0, 1)
-        self.epsilon = _within("epsilon", epsilon, 0, inf)
+        self.rho = number(rho, "rho", least=0, below=1)
+        self.epsilon = number(epsilon, "epsilon", least=0)
 
     def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
@@ -236,9 +236,9 @@ class Adam(Optimizer):
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(learning_rate, weight_decay)
-        self.beta1 = _within("beta1", beta1, 0, 1)
-        self.beta2 = _within("beta2", beta2, 0, 1)
-        self.epsilon = _within("epsilon", epsilon, 0, inf)
+        self.beta1 = number(beta1, "beta1", least=0, below=1)
+        self.beta2 = number(beta2, "beta2", least=0, below=1)
+        self.epsilon = number(epsilon, "epsilon", least=0)
 
     def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
@@ -330,10 +330,3 @@ def _scalars(dtype: DType, *values: float) -> tuple[Array, ...]:
     Read only, and kept: most are the same in every step.
     """
     return tuple(np.array(value, dtype) for value in values)
-
-
-def _within(name: str, value: float, lowest: float, highest: float) -> float:
-    if isinstance(value, (int, float, np.number)) and lowest <= value < highest:
-        return float(value)
-    remedy = f"give a number from {lowest}" + ("" if highest == inf else f" to below {highest}")
-    raise InputError(f"{value!r} will not do", where=name, remedy=remedy + " on" * (highest == inf))

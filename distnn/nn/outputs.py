@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import DTypeLike
 
+from distnn.checks import choice
 from distnn.errors import InputError
 from distnn.nn.activations import ACTIVATIONS, make_space, sigmoid
 from distnn.nn.layout import Array, aligned
 from distnn.nn.losses import LOSSES, total
-from distnn.nn.names import look_up
 
 OUTPUTS: tuple[str, ...] = (*ACTIVATIONS, "softmax")
 
@@ -24,11 +24,11 @@ class Output(Protocol):
     Z: Array
 
     def activate(self) -> Array:
-        """Compute the outputs A (b, n_out) of Z, without a loss. Uses Z up."""
+        """Compute the outputs A (b, n_out) of Z, without a loss. Overwrites Z."""
         ...
 
     def loss(self, T: Array) -> float:
-        """Compute the outputs of Z and the loss, summed over the rows. Uses Z up."""
+        """Compute the outputs of Z and the loss, summed over the rows. Overwrites Z."""
         ...
 
     def sensitivity(self, T: Array, D: Array, scale: float | Array) -> None:
@@ -95,7 +95,7 @@ class SigmoidCrossEntropy:
         return self._A
 
     def loss(self, T: Array) -> float:
-        """Binary cross-entropy, summed over rows and outputs. Uses Z up."""
+        """Binary cross-entropy, summed over rows and outputs. Overwrites Z."""
         self.activate()
         Z, E = self.Z, self._space.scratch
         np.absolute(Z, E)
@@ -130,11 +130,11 @@ class Softmax:
 
     @property
     def A(self) -> Array:
-        """The outputs (b, n_out), computed when asked for: D does not need them."""
+        """The outputs (b, n_out), computed on access: D does not need them."""
         return np.divide(self._K, self._k[:, None], self._A)
 
     def activate(self) -> Array:
-        """A = softmax(Z). Leaves Z less each row's largest element."""
+        """A = softmax(Z). Subtracts each row's largest element from Z."""
         self._numerators()
         return self.A
 
@@ -192,13 +192,13 @@ class SoftmaxJacobian(Softmax):
 
 
 def check_pair(output: str, loss: str, n_out: int) -> None:
-    """See whether this output activation and this loss make sense together.
+    """Check that this output activation and this loss make sense together.
 
     Raises:
         InputError: unknown name, or a pair that makes no sense; the remedy names one that does.
     """
-    look_up(dict.fromkeys(OUTPUTS), output, "output")
-    look_up(LOSSES, loss, "loss")
+    choice(output, "output", OUTPUTS)
+    choice(loss, "loss", LOSSES)
     if output == "softmax" and n_out == 1:
         raise InputError(
             "softmax over one output is always 1",

@@ -43,7 +43,7 @@ one another along one of their axes; rebound by ``use``."""
 
 
 def use(name: str) -> None:
-    """Let ``product`` be that of "numpy" or of "mkl" in this process from now on.
+    """Make ``product`` that of "numpy" or of "mkl" in this process from now on.
 
     Raises:
         InputError: MKL is not installed.
@@ -52,7 +52,7 @@ def use(name: str) -> None:
     product = Mkl().product if name == "mkl" else by_numpy
 
 
-def chosen(wish: str) -> str:
+def chosen(name: str) -> str:
     """The BLAS that "auto", "numpy" or "mkl" means on this machine.
 
     MKL serves Intel's processors best and others worse than numpy's own BLAS does, so "auto" takes
@@ -61,10 +61,10 @@ def chosen(wish: str) -> str:
     Raises:
         InputError: MKL is asked for and is not installed.
     """
-    if wish == "mkl":
+    if name == "mkl":
         _library()
-    if wish != "auto":
-        return wish
+    if name != "auto":
+        return name
     return "mkl" if find_library() and _is_intel() else "numpy"
 
 

@@ -1,5 +1,6 @@
-"""Random numbers from counters (Philox, Salmon et al. 2011): what is drawn depends on what it is
-for, not on what was drawn before it or by whom.
+"""Counter-based random numbers (Philox, Salmon et al. 2011).
+
+A draw depends on its purpose and place, not on earlier draws or on the rank.
 """
 
 import numpy as np

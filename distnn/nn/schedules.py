@@ -6,7 +6,7 @@ Steps count from 1. A schedule starts with factor 1 at t = 1.
 from collections.abc import Callable
 from math import cos, pi
 
-from distnn.nn.names import look_up
+from distnn.checks import choice
 
 Schedule = Callable[[int, int], float]
 
@@ -61,4 +61,4 @@ def factor(name: str, t: int, steps_total: int, warmup: int = 0) -> float:
     """
     if t <= warmup:
         return t / warmup
-    return look_up(SCHEDULES, name, "schedule")(t - warmup, steps_total - warmup)
+    return SCHEDULES[choice(name, "schedule", SCHEDULES)](t - warmup, steps_total - warmup)

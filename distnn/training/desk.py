@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from distnn.config.options import TrainConfig, parse_train
+from distnn.config.command_line import parse_train
+from distnn.config.options import TrainConfig
 from distnn.data.sources import open_data
 from distnn.run.directory import RunDirectory, default_path
 from distnn.training.factory import resolve

@@ -90,19 +90,5 @@ def build_trainer(
     config: TrainConfig, network: Network, optimizer: Optimizer, comm: Communicator
 ) -> Trainer:
     """The trainer of resolved config."""
-    return Trainer(
-        network,
-        optimizer,
-        batch_size=config.batch_size,
-        slices=config.slices,
-        seed=config.seed,
-        comm=comm,
-        reduce=config.reduce,
-        update=config.update,
-        blas=config.blas,
-        clip_norm=config.clip_norm,
-        schedule=config.schedule,
-        warmup=config.warmup,
-        checkpoint_every=config.checkpoint_every,
-        stall_timeout=config.stall_timeout,
-    )
+    keywords = config.trainer_keywords() | {"run_dir": None, "resume": False, "progress": "off"}
+    return Trainer(network, optimizer, comm=comm, **keywords)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnn.config.options import TrainConfig, merge_resumed, read_recorded, to_toml
+from distnn.config.options import TrainConfig, merge_resumed
+from distnn.config.toml_file import read_recorded, to_toml
 from distnn.errors import InputError
 from distnn.run import metrics
 from distnn.run.checkpoint import Checkpoint

@@ -9,20 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distnn.blas_threads import one_thread_per_rank
-from distnn.config.options import BLAS, UPDATES, TrainConfig
-from distnn.errors import DistnnError, DivergenceError, StopRequested
+from distnn.checks import choice, instance, number, shown
+from distnn.config.options import TrainConfig
+from distnn.errors import DistnnError, DivergenceError, InputError, StopRequested
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
-from distnn.nn.schedules import SCHEDULES
 from distnn.parallel.comm.attached import communicator_of
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
-from distnn.parallel.comm.status import STALL_TIMEOUT
-from distnn.parallel.reduction.reductions import REDUCTIONS
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
 from distnn.training.agreement import check_fit
-from distnn.training.arguments import instance, one_of, pair, positive, whole
 from distnn.training.bits import agree_on_blas
 from distnn.training.dataset import Dataset, from_arrays, shared_bytes
 from distnn.training.evaluation import Evaluation
@@ -74,49 +71,21 @@ class Trainer:
         network: Network,
         optimizer: Optimizer | None = None,
         *,
-        batch_size: int = 64,
-        slices: int | None = None,
-        seed: int = 0,
         comm: Any = None,
-        reduce: str = "ordered",
-        update: str = "rank0",
-        blas: str = "auto",
-        clip_norm: float | None = None,
-        schedule: str = "constant",
-        warmup: int = 0,
-        run_dir: str | None = None,
-        resume: bool = False,
-        checkpoint_every: str | int = "1",
-        keep: int = 3,
-        progress: str = "off",
         on_failure: str = "raise",
-        stall_timeout: float = STALL_TIMEOUT,
+        **options: Any,
     ) -> None:
-        self.network = instance(Network, network, "network", "Network([64, 32, 10])")
+        self.network = instance(network, Network, "network", "Network([64, 32, 10])")
         optimizer = Adam() if optimizer is None else optimizer
-        self.optimizer = instance(Optimizer, optimizer, "optimizer", "Adam(0.001)")
+        self.optimizer = instance(optimizer, Optimizer, "optimizer", "Adam(0.001)")
+        self.on_failure = choice(on_failure, "on_failure", FAILURES)
+        asked = TrainConfig.from_keywords(**options)
         self.comm = comm if isinstance(comm, Communicator) else communicator_of(comm)
-        agree_on_blas(self.comm, one_of(BLAS, blas, "blas"))
-        asked = TrainConfig(
-            run_dir=run_dir,
-            resume=resume,
-            checkpoint_every=str(checkpoint_every),
-            keep=keep,
-            progress=progress,
-            reduce=one_of(tuple(REDUCTIONS), reduce, "reduce"),
-            update=one_of(UPDATES, update, "update"),
-            clip_norm=None if clip_norm is None else positive(clip_norm, "clip_norm"),
-            batch_size=whole(batch_size, "batch_size", 1),
-            slices=self.comm.size if slices is None else whole(slices, "slices", 1),
-            schedule=one_of(tuple(SCHEDULES), schedule, "schedule"),
-            warmup=whole(warmup, "warmup", 0),
-        )
-        asked.check()
-        asked = dataclasses.replace(asked, seed=whole(seed, "seed", 0, 2**64 - 1))
+        agree_on_blas(self.comm, asked.blas)
+        asked = dataclasses.replace(asked, slices=asked.slices or self.comm.size)
         self.config = asked
         self._run = _run_of(asked)
-        self.on_failure = one_of(FAILURES, on_failure, "on_failure")
-        self.stall_timeout = positive(stall_timeout, "stall_timeout")
+        self.stall_timeout = asked.stall_timeout
         assert asked.slices is not None
         check_slices(asked.slices, self.comm.size)
         line = empty_slices_message(asked.batch_size, asked.slices)
@@ -148,7 +117,7 @@ class Trainer:
             StopRequested: on every rank, see `request_stop`; the next call goes on from there.
             RankFailed: another rank failed; the training is lost. See `on_failure`.
         """
-        whole(epochs, "epochs", 1)
+        number(epochs, "epochs", whole=True, least=1)
         self.comm.status.stall_timeout = self.stall_timeout
         with watched(self.comm, ends_job=self.on_failure == "abort"):
             return self._fit_arrays(X, T, epochs, test, partitioned)
@@ -157,7 +126,7 @@ class Trainer:
         self, X: Any, T: Any, epochs: int, test: Any, partitioned: bool
     ) -> list[Record]:
         check_fit(self, X, test, epochs, partitioned)
-        data = [] if test is None else [pair(test, "test")]
+        data = [] if test is None else [_pair(test)]
         comm = self.comm.with_memory(self._needed(X, T, partitioned, data))
         memory = SharedMemory(comm)
         with one_thread_per_rank(), self._run or nullcontext(), closing(memory):
@@ -377,6 +346,12 @@ class Trainer:
         return needed_bytes(
             self.network, self.optimizer, self.comm, slices, self.config.update, data
         )
+
+
+def _pair(test: Any) -> tuple[Any, Any]:
+    if isinstance(test, (tuple, list)) and len(test) == 2:
+        return test[0], test[1]
+    raise InputError(f"{shown(test)} is not a pair", "test", "give (rows, targets)")
 
 
 def _nothing() -> None:

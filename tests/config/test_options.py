@@ -1,407 +1,55 @@
-"""The command lines and config files: what is accepted, and that all else is one line of error."""
+"""With which options a recorded run goes on: as recorded, but for what may change."""
 
-import contextlib
 import dataclasses
-import json
-import subprocess
-import sys
 import tomllib
 
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 
-from distnn.config import options as module
-from distnn.config.command_line import HelpRequested
-from distnn.config.fields import settings_of
-from distnn.config.options import (
-    TrainConfig,
-    parse_evaluate,
-    parse_predict,
-    parse_train,
-    read_recorded,
-    to_toml,
-)
-from distnn.config.toml_file import LARGEST_CONFIG
+from distnn.config.command_line import parse_train
+from distnn.config.options import TrainConfig, merge_resumed
+from distnn.config.toml_file import to_toml
 from distnn.errors import InputError
 
-# The table of the public contract: flag, default.
-CONTRACT = {
-    "data": "digits", "test_data": None, "target": None, "hidden": [64], "activation": "relu",
-    "output": None, "loss": None, "optimizer": "adam", "learning_rate": None, "momentum": None,
-    "weight_decay": None, "clip_norm": None, "schedule": "constant", "warmup": 0, "batch_size": 64,
-    "slices": None, "epochs": 20, "seed": 0, "precision": "float32", "reduce": "ordered",
-    "update": "rank0", "run_dir": None, "resume": False, "checkpoint_every": "1",
-    "progress": "auto",
-}  # fmt: skip
+
+def test_resumed_takes_the_recorded_values():
+    recorded = TrainConfig(batch_size=32, slices=4, epochs=5, learning_rate=0.1)
+    given = parse_train(["--resume", "--run-dir", "r", "--epochs", "9", "--batch-size", "32"])
+    merged = merge_resumed(recorded, given)
+    expected = dataclasses.replace(recorded, epochs=9, resume=True, run_dir="r")
+    assert merged == expected
 
 
-def config(tmp_path, text):
-    path = tmp_path / "config.toml"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return str(path)
-
-
-def test_defaults_are_the_contract():
-    settings = parse_train([])
-    assert {name: getattr(settings, name) for name in CONTRACT} == CONTRACT
-    assert settings == TrainConfig()
-    assert settings.given == frozenset()
+def test_resumed_ignores_defaults_that_were_not_given():
+    assert merge_resumed(TrainConfig(seed=7, hidden=[9]), parse_train([])).seed == 7
 
 
 @pytest.mark.parametrize(
-    ("argv", "expected"),
-    [
-        (["--hidden", "128", "64"], {"hidden": [128, 64]}),
-        (["--hidden", "8", "--epochs", "3"], {"hidden": [8], "epochs": 3}),
-        (["--hidden"], {"hidden": []}),
-        (["--batch-size=7"], {"batch_size": 7}),
-        (["--batch_size", "7"], {"batch_size": 7}),
-        (["--learning-rate", "1e-3"], {"learning_rate": 1e-3}),
-        (["--learning-rate", "1"], {"learning_rate": 1.0}),
-        (["--resume"], {"resume": True}),
-        (["--no-resume"], {"resume": False}),
-        (["--checkpoint-every", "500s"], {"checkpoint_every": "500s"}),
-        (["--data", "a dir/with = signs"], {"data": "a dir/with = signs"}),
-        (["--target", "Größe"], {"target": "Größe"}),
-        (["--seed", str(2**63 - 1)], {"seed": 2**63 - 1}),
-    ],
-)
-def test_flags(argv, expected):
-    settings = parse_train(argv)
-    assert settings == TrainConfig(**expected)
-    assert settings.given == set(expected)
-    for name, value in expected.items():
-        assert type(getattr(settings, name)) is type(value)
-
-
-def test_flags_win_over_the_file(tmp_path):
-    path = config(tmp_path, "epochs = 5\nbatch_size = 32\nhidden = []\nlearning_rate = 1\n")
-    settings = parse_train([path, "--epochs", "7"])
-    assert settings == TrainConfig(epochs=7, batch_size=32, hidden=[], learning_rate=1.0)
-    assert settings.given == {"epochs", "batch_size", "hidden", "learning_rate"}
-    assert parse_train(["--epochs", "7", path]) == settings
-
-
-def test_interval():
-    assert parse_train([]).checkpoint_interval == ("epochs", 1)
-    assert parse_train(["--checkpoint-every", "30s"]).checkpoint_interval == ("steps", 30)
-
-
-def test_interval_in_a_file_may_be_a_number(tmp_path):
-    assert parse_train([config(tmp_path, "checkpoint_every = 5")]).checkpoint_every == "5"
-
-
-BAD_FLAGS = [
-    (["--batchsize", "3"], ["--batchsize", "unknown", "did you mean --batch-size"]),
-    (["--lr", "3"], ["--lr", "unknown", "did you mean --learning-rate"]),
-    (["--qwerty"], ["--qwerty", "unknown", "--batch-size"]),
-    (["-b", "3"], ["-b", "unknown"]),
-    (["--batch-size", "x"], ["--batch-size", "'x'", "whole number"]),
-    (["--batch-size", "1.5"], ["--batch-size", "'1.5'", "whole number"]),
-    (["--batch-size", "0"], ["--batch-size", "0", "at least 1"]),
-    (["--batch-size", "-4"], ["--batch-size", "-4", "at least 1"]),
-    (["--batch-size", str(2**31)], ["--batch-size", "at most 2147483647"]),
-    (["--batch-size", "9" * 5000], ["--batch-size"]),
-    (["--batch-size"], ["--batch-size", "needs a value"]),
-    (["--batch-size="], ["--batch-size"]),
-    (["--batch-size", "3", "--batch-size", "4"], ["--batch-size", "twice"]),
-    (["--hidden", "3", "--hidden", "4"], ["--hidden", "twice"]),
-    (["--hidden", "--hidden"], ["--hidden", "twice"]),
-    (["--resume", "--no-resume"], ["resume", "twice"]),
-    (["--hidden", "0"], ["--hidden", "0", "at least 1"]),
-    (["--hidden", "8", "-1"], ["--hidden", "-1", "at least 1"]),
-    (["--hidden", "8,4"], ["--hidden", "'8,4'", "whole number"]),
-    (["--hidden", "8", "c.toml"], ["--hidden", "'c.toml'"]),
-    (["--epochs", "0"], ["--epochs", "at least 1"]),
-    (["--seed", "-1"], ["--seed", "-1", "at least 0"]),
-    (["--seed", str(2**63)], ["--seed", "at most"]),
-    (["--slices", "0"], ["--slices", "at least 1"]),
-    (["--keep", "0"], ["--keep", "at least 1"]),
-    (["--learning-rate", "-1e-3"], ["--learning-rate", "-0.001", "above 0"]),
-    (["--learning-rate", "0"], ["--learning-rate", "above 0"]),
-    (["--learning-rate", "nan"], ["--learning-rate", "nan", "finite"]),
-    (["--learning-rate", "1e999"], ["--learning-rate", "finite"]),
-    (["--learning-rate", "fast"], ["--learning-rate", "'fast'", "number"]),
-    (["--momentum", "1"], ["--momentum", "below 1"]),
-    (["--dropout", "1.0"], ["--dropout", "below 1"]),
-    (["--dropout", "-0.1"], ["--dropout", "at least 0"]),
-    (["--weight-decay", "-1"], ["--weight-decay", "at least 0"]),
-    (["--clip-norm", "0"], ["--clip-norm", "above 0"]),
-    (["--activation", "rely"], ["--activation", "'rely'", "did you mean relu"]),
-    (["--optimizer", "zzz"], ["--optimizer", "'zzz'", "sgd", "adamw"]),
-    (["--precision", "float16"], ["--precision", "'float16'", "did you mean float"]),
-    (["--checkpoint-every", "0"], ["--checkpoint-every", "'0'", "N (epochs)"]),
-    (["--checkpoint-every", "5m"], ["--checkpoint-every", "'5m'", "Ns (steps)"]),
-    (["--checkpoint-every", "٣"], ["--checkpoint-every"]),
-    (["--resume=maybe"], ["--resume", "maybe"]),
-    (["a.toml", "b.toml"], ["b.toml", "unexpected"]),
-    (["no-such.toml"], ["no-such.toml", "no such config file", "a TOML file"]),
-    (["digits"], ["digits", "no such config file", "data with --data"]),
-    (["/"], ["/", "not a file"]),
-    (["/dev/zero"], ["/dev/zero", "not a file"]),
-    (["x" * 5000], ["cannot be read"]),
-    (["a\0b"], ["zero byte"]),
-    ([""], ["empty"]),
-    (["--data", ""], ["empty"]),
-    (["--data", "\udcff"], ["UTF-8"]),
-]
-
-
-@pytest.mark.parametrize(("argv", "parts"), BAD_FLAGS, ids=lambda value: str(value)[:30])
-def test_bad_flags(argv, parts):
-    with pytest.raises(InputError) as caught:
-        parse_train(argv)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 400 + (len(argv[0]) if "cannot be read" in message else 0)
-    for part in parts:
-        assert part in message
-
-
-BAD_CONFIGS = [
-    ("batchsize = 3", ["unknown key 'batchsize'", "did you mean batch_size"]),
-    ("batch-size = 3", ["unknown key", "did you mean batch_size"]),
-    ("lr = 3", ["unknown key", "did you mean learning_rate"]),
-    ("config = 'a'", ["unknown key"]),
-    ("given = ['a']", ["unknown key"]),
-    ("[train]\nseed = 1", ["unknown key 'train'"]),
-    ("batch_size = 0", ["batch_size", "at least 1"]),
-    ("batch_size = 1.5", ["batch_size", "1.5", "whole number"]),
-    ("batch_size = '3'", ["batch_size", "'3'", "whole number"]),
-    ("batch_size = true", ["batch_size", "True", "whole number"]),
-    ("batch_size = 0x" + "f" * 9000, ["batch_size", "at most"]),
-    ("batch_size = " + "9" * 9000, ["damaged"]),
-    ("hidden = 3", ["hidden", "list"]),
-    ("hidden = [8, 0]", ["hidden", "at least 1"]),
-    ("hidden = [8, 'a']", ["hidden", "'a'"]),
-    ("hidden = [8, [4]]", ["hidden", "[4]"]),
-    ("hidden = [0x" + "f" * 9000 + "]\nseed = []", ["hidden"]),
-    ("seed = [0x" + "f" * 9000 + "]", ["seed"]),
-    ("learning_rate = nan", ["learning_rate", "finite"]),
-    ("learning_rate = -inf", ["learning_rate", "finite"]),
-    ("learning_rate = 0x" + "f" * 9000, ["learning_rate", "finite"]),
-    ("resume = 1", ["resume", "true or false"]),
-    ("data = 3", ["data", "quotes"]),
-    ("data = ''", ["data", "empty"]),
-    ("activation = 'rely'", ["activation", "did you mean relu"]),
-    ("activation = 3", ["activation"]),
-    ("checkpoint_every = '1x'", ["checkpoint_every", "N (epochs)"]),
-    ("checkpoint_every = true", ["checkpoint_every"]),
-    ("seed = 1979-05-27", ["seed", "whole number"]),
-    ("epochs = 3\nhidden = [\n 1", ["damaged"]),
-    ("epochs = 3\n\nseed == 4", ["damaged", "line 3"]),
-    ("seed = 1\nseed = 2", ["damaged", "line 2"]),
-    ("hidden = " + "[" * 5000, ["damaged"]),
-    (b"seed = 1\ndata = '\xff'", ["damaged", "line 2", "UTF-8"]),
-    (b"\x89PNG\r\n\x1a\n\0\0", ["damaged"]),
-    (b"#" * (LARGEST_CONFIG + 1), ["1 MB"]),
-]
-
-
-@pytest.mark.parametrize(("text", "parts"), BAD_CONFIGS, ids=lambda value: str(value)[:30])
-def test_bad_configs(tmp_path, text, parts):
-    path = config(tmp_path, text)
-    with pytest.raises(InputError) as caught:
-        parse_train([path])
-    message = str(caught.value)
-    assert message.startswith(path)
-    assert "\n" not in message
-    assert len(message) < 400 + len(path)
-    for part in parts:
-        assert part in message
-
-
-def test_help_names_every_flag():
-    for parse, cls in [
-        (parse_train, TrainConfig),
-        (parse_evaluate, module.EvaluateConfig),
-        (parse_predict, module.PredictConfig),
-    ]:
-        with pytest.raises(HelpRequested) as caught:
-            parse(["--help"])
-        for one in settings_of(cls).values():
-            name = one.name.upper() if one.rule.positional else one.flag
-            assert name in caught.value.text
-            assert one.rule.help.split()[0] in caught.value.text
-    with pytest.raises(HelpRequested):
-        parse_train(["--epochs", "3", "-h"])
-
-
-def test_help_in_a_bad_command_line_is_not_needed_to_fail():
-    with pytest.raises((HelpRequested, InputError)):
-        parse_train(["--epochs", "x", "--help"])
-
-
-def test_evaluate_and_predict():
-    evaluated = parse_evaluate(["runs/a", "--checkpoint", "best"])
-    assert (evaluated.run_dir, evaluated.checkpoint, evaluated.data) == ("runs/a", "best", None)
-    predicted = parse_predict(["runs/a", "--data", "x.csv", "--output", "y.npy"])
-    assert (predicted.run_dir, predicted.data, predicted.output) == ("runs/a", "x.csv", "y.npy")
-    assert not predicted.probabilities
-    assert type(predicted).from_dict(predicted.to_dict()) == predicted
+    "argv",
+    [["--batch-size", "16"], ["--seed", "1"], ["--hidden", "8"], ["--data", "x.npz"],
+     ["--epochs", "4"], ["--slices", "3"], ["--reduce", "mpi"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_resumed_refuses_what_would_change_the_result(argv):
+    name = argv[0].removeprefix("--").replace("-", "_")
+    with pytest.raises(InputError, match=f"^{name}: "):
+        merge_resumed(TrainConfig(slices=4), parse_train(argv))
 
 
 @pytest.mark.parametrize(
-    ("parse", "argv", "part"),
-    [
-        (parse_evaluate, [], "RUN_DIR"),
-        (parse_evaluate, ["a", "--epochs", "3"], "--epochs"),
-        (parse_predict, ["a", "--output", "y.npy"], "--data"),
-        (parse_predict, ["a", "--data", "x.csv"], "--output"),
-        (parse_predict, ["a", "--data", "x.csv", "--output", "y.txt"], "'y.txt'"),
-        (parse_predict, ["a", "--dat", "x.csv", "--output", "y.csv"], "did you mean --data"),
-    ],
+    "argv",
+    [["--update", "sharded"], ["--keep", "5"], ["--checkpoint-every", "7s"], ["--blas", "numpy"]],
+    ids=" ".join,
 )
-def test_bad_flags_of_evaluate_and_predict(parse, argv, part):
-    with pytest.raises(InputError, match=part):
-        parse(argv)
+def test_resumed_may_change_what_leaves_the_result(argv):
+    name = argv[0].removeprefix("--").replace("-", "_")
+    assert str(getattr(merge_resumed(TrainConfig(), parse_train(argv)), name)) == argv[1]
 
 
-def values_of(one):
-    """Values that keep the setting's rule, restated here from the dataclass."""
-    rule = one.rule
-    if rule.choices:
-        return st.sampled_from(rule.choices)
-    if one.name == "checkpoint_every":
-        return st.from_regex(r"\A[1-9][0-9]{0,5}s?\Z")
-    if one.type is str:
-        characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
-        return st.text(characters, min_size=1)
-    if one.type is bool:
-        return st.booleans()
-    if one.type is float:
-        low = rule.above if rule.above is not None else rule.least
-        return st.floats(
-            low, rule.below, exclude_min=rule.above is not None, exclude_max=rule.below is not None,
-            allow_nan=False, allow_infinity=False,
-        )  # fmt: skip
-    whole = st.integers(rule.least, rule.most)
-    return st.lists(whole, max_size=4) if one.type == list[int] else whole
+def test_auto_means_what_the_run_chose():
+    assert merge_resumed(TrainConfig(blas="mkl"), parse_train(["--blas", "auto"])).blas == "mkl"
 
 
-def any_settings():
-    fields = {
-        one.name: values_of(one) | st.none() if one.optional else values_of(one)
-        for one in settings_of(TrainConfig).values()
-    }
-    return st.builds(TrainConfig, **fields)
-
-
-@given(any_settings())
-def test_settings_travel_as_json(settings):
-    assert TrainConfig.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
-    settings.check()
-
-
-@given(any_settings())
-def test_config_repeats_the_run(tmp_path_factory, settings):
-    directory = tmp_path_factory.mktemp("toml")
-    text = to_toml(settings)
-    values = tomllib.loads(text)
-    assert not {"run_dir", "resume", "progress"} & set(values)
-    (directory / "config.toml").write_text(text, encoding="utf-8", newline="")
-    again = read_recorded(directory / "config.toml")
-    elsewhere = dataclasses.replace(
-        again, run_dir=settings.run_dir, resume=settings.resume, progress=settings.progress
-    )
-    assert to_toml(elsewhere) == text
-    for name in set(settings.to_dict()) - {"data", "test_data"}:
-        assert getattr(elsewhere, name) == getattr(settings, name)
-
-
-def test_paths_in_a_recorded_config_are_full(tmp_path, monkeypatch):
+def test_the_same_relative_path_of_data_resumes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    values = tomllib.loads(to_toml(TrainConfig(data="a.npz", test_data="b/c.npz")))
-    assert values["data"] == str(tmp_path / "a.npz")
-    assert values["test_data"] == str(tmp_path / "b" / "c.npz")
-    assert tomllib.loads(to_toml(TrainConfig()))["data"] == "digits"
-
-
-def test_check_names_the_setting():
-    with pytest.raises(InputError, match="batch_size: 0 must be at least 1"):
-        TrainConfig(batch_size=0).check()
-
-
-def refusal(call):
-    """The message of the InputError that `call` raises, empty if it raises nothing."""
-    try:
-        call()
-    except InputError as error:
-        return str(error)
-    return ""
-
-
-words = st.sampled_from(
-    ["--" + name.replace("_", "-") for name in CONTRACT]
-    + [
-        "--",
-        "-",
-        "--no-resume",
-        "--hidden.0",
-        "=",
-        "1",
-        "-1",
-        "0",
-        "nan",
-        "s",
-        "true",
-        "[1,2]",
-        "{}",
-    ]
-)
-
-
-@hypothesis_settings(max_examples=300, deadline=None)
-@given(st.lists(words | st.text(max_size=8) | st.builds("{}={}".format, words, words), max_size=6))
-def test_any_command_line_is_understood_or_refused(argv):
-    with contextlib.suppress(HelpRequested):
-        assert "\n" not in refusal(lambda: parse_train(argv).check())
-
-
-keys = st.sampled_from(list(CONTRACT)) | st.text("abc_-.\"' []", max_size=6)
-literals = st.sampled_from(
-    ["1", "-1", "0", "1.5", "nan", "inf", "true", "'relu'", '"1s"', "[]", "[1, 2]", "[[1]]", "{}",
-     "{a = 1}", "1979-05-27", "12:00:00", '"""', "0x7f", "1e400", '"\\u0000"', "'digits'"]
-)  # fmt: skip
-lines = st.builds("{} = {}".format, keys, literals | st.text(max_size=6))
-
-
-@hypothesis_settings(max_examples=1000, deadline=None)
-@given(
-    st.lists(lines, max_size=5).map("\n".join).map(str.encode)
-    | st.binary(max_size=60)
-    | st.builds(lambda text, at, byte: text[:at] + byte + text[at:],
-                st.just(to_toml(TrainConfig()).encode()), st.integers(0, 300),
-              st.binary(max_size=2))
-)  # fmt: skip
-def test_any_config_is_understood_or_refused(tmp_path_factory, content):
-    path = tmp_path_factory.getbasetemp() / "fuzz.toml"
-    path.write_bytes(content)
-    message = refusal(lambda: read_recorded(path).check())
-    assert "\n" not in message
-    assert not message or message.startswith(str(path))
-
-
-def test_importing_the_settings_does_not_import_the_parser():
-    code = "import sys, distnn.config.options; sys.exit('cyclopts' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_names_are_those_of_the_mathematics():
-    activations = pytest.importorskip("distnn.nn.activations")
-    losses = pytest.importorskip("distnn.nn.losses")
-    initializers = pytest.importorskip("distnn.nn.initializers")
-    outputs = pytest.importorskip("distnn.nn.outputs")
-    assert set(module.ACTIVATIONS) == set(activations.ACTIVATIONS)
-    assert set(module.OUTPUTS) == set(outputs.OUTPUTS)
-    assert set(module.LOSSES) == set(losses.LOSSES)
-    assert set(module.INITIALIZERS) == set(initializers.INITIALIZERS)
-
-
-def test_names_of_optimizers_and_schedules_are_those_of_the_mathematics():
-    optimizers = pytest.importorskip("distnn.nn.optimizers")
-    schedules = pytest.importorskip("distnn.nn.schedules")
-    assert set(module.OPTIMIZERS) == set(optimizers.OPTIMIZERS)
-    assert set(module.SCHEDULES) == set(schedules.SCHEDULES)
+    recorded = TrainConfig(**tomllib.loads(to_toml(TrainConfig(data="a.npz"))))
+    assert merge_resumed(recorded, parse_train(["--data", "a.npz"])).data == recorded.data

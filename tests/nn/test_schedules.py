@@ -32,5 +32,5 @@ def test_factors_fall_from_one_and_stay_above_nothing(name, steps, warmup):
 
 
 def test_unknown_name():
-    with pytest.raises(InputError, match="did you mean 'cosine'"):
+    with pytest.raises(InputError, match="did you mean cosine"):
         factor("cosin", 1, 10)

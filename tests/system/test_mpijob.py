@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from distnn.config.options import parse_train
+from distnn.config.command_line import parse_train
 from launch import ROOT
 
 # Fields of the MPI operator's v2beta1, and of the parts of a pod that are used here.
