@@ -1,9 +1,8 @@
 """Command lines, by argparse, and their ``--help``. Only rank 0 imports this module."""
 
 import argparse
-import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import distnn
@@ -92,7 +91,7 @@ def parse_flags(
     _refuse_stray(argv)
     parser = _parser(options.values(), f"python -m distnn.{command}", summary)
     try:
-        found, extra = parser.parse_known_intermixed_args(list(_plain_words(argv, options)))
+        found, extra = parser.parse_known_intermixed_args(_plain_words(argv, options))
     except argparse.ArgumentError as error:
         needs_value = error.message.startswith("expected")
         what = "needs a value" if needs_value else error.message
@@ -179,24 +178,23 @@ def _refuse_stray(argv: Sequence[str]) -> None:
             raise InputError(f"{argument!a} is not UTF-8 text", "argument") from None
 
 
-def _plain_words(argv: Sequence[str], options: Mapping[str, Option]) -> Iterator[str]:
+def _plain_words(argv: Sequence[str], options: Mapping[str, Option]) -> list[str]:
     """The arguments as argparse understands them.
 
-    Flags may have underscores, as keys do. argparse takes -1e-3 for a flag, unless = joins it to
-    the one it belongs to.
+    Flags may have underscores, as keys do. argparse takes the -1e-3 behind a flag for another
+    flag, unless = joins the two.
     """
-    words = list(argv)
-    while words:
-        word = words.pop(0)
+    floats = {one.flag for one in options.values() if one.type is float}
+    words: list[str] = []
+    for word in argv:
         name, equals, value = word.partition("=")
         if name.startswith("--"):
-            name = name.replace("_", "-")
-            one = options.get(name[2:].replace("-", "_"))
-            if one and not equals and one.type is float and words and words[0].startswith("-"):
-                if not words[0].startswith("--"):
-                    equals, value = "=", words.pop(0)
-            word = name + equals + value
-        yield word
+            words.append(name.replace("_", "-") + equals + value)
+        elif word.startswith("-") and words and words[-1] in floats:
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _unknown(extra: Sequence[str], options: Iterable[Option]) -> InputError:

@@ -3,7 +3,6 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from functools import cache
 from types import UnionType
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
@@ -139,7 +138,6 @@ def option(default: Any, group: str, help: str, **rule: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@cache
 def options_of(cls: type) -> Mapping[str, Option]:
     """The options of a dataclass by name, in the order they are declared."""
     hints = get_type_hints(cls)

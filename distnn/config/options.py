@@ -34,6 +34,7 @@ MOST_SLICES = 2**20
 NETWORK = r"\d{1,9}(-\d{1,9})+:0*[1-9]\d{0,8}(:[a-z-]+)?"
 
 
+@dataclasses.dataclass(frozen=True)
 class _Options:
     """What the dataclasses below have in common."""
 
@@ -53,11 +54,10 @@ class _Options:
 
     def with_full_paths(self) -> Self:
         """The same with the paths of files in full, so that they hold in any directory."""
-        paths = {
-            name: getattr(self, name) for name, o in options_of(type(self)).items() if o.is_path
-        }
-        full = {name: os.path.abspath(p) for name, p in paths.items() if p and p not in NO_PATHS}
-        return dataclasses.replace(self, **full)  # type: ignore[type-var]
+        names = [name for name, one in options_of(type(self)).items() if one.is_path]
+        given = {name: getattr(self, name) for name in names}
+        full = {name: os.path.abspath(p) for name, p in given.items() if p and p not in NO_PATHS}
+        return dataclasses.replace(self, **full)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +101,8 @@ class TrainConfig(_Options):
         None, "optimization", "Momentum; by default the optimizer's own", least=0, below=1
     )
     weight_decay: float | None = option(
-        None, "optimization", "Weight decay; by default the optimizer's own: 0.01 for adamw, else 0",
-        least=0,
+        None, "optimization",
+        "Weight decay; by default the optimizer's own: 0.01 for adamw, else 0", least=0,
     )  # fmt: skip
     clip_norm: float | None = option(
         None, "optimization", "Largest norm of the gradient; off by default", above=0, trainer=True
@@ -191,9 +191,8 @@ class TrainConfig(_Options):
 
     def trainer_keywords(self) -> dict[str, Any]:
         """What `from_keywords` takes."""
-        return {
-            name: getattr(self, name) for name, o in options_of(type(self)).items() if o.trainer
-        }
+        rows = options_of(type(self)).values()
+        return {one.name: getattr(self, one.name) for one in rows if one.trainer}
 
     def recorded(self) -> dict[str, Any]:
         """What repeats the run, by name.
@@ -201,7 +200,8 @@ class TrainConfig(_Options):
         Where it lies, whether it goes on and how it shows its progress are no part of it.
         """
         rows = options_of(type(self)).values()
-        return {o.name: getattr(self, o.name) for o in rows if o.on_resume != "unrecorded"}
+        own = [one.name for one in rows if one.on_resume != "unrecorded"]
+        return {name: getattr(self, name) for name in own}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -112,7 +112,16 @@ BAD_FLAGS = [
     (["--resume", "--no-resume"], ["resume", "twice"]),
     (["--hidden", "0"], ["--hidden", "0", "at least 1"]),
     (["--hidden", "8", "-1"], ["--hidden", "-1", "at least 1"]),
-    (["--hidden", "8,4"], ["--hidden", "'8,4'", "whole number"]),
+    (["--hidden", "8,4"], ["--hidden", "'8,4'", "whole number", "write --hidden 8 4"]),
+    (["--hidden", *["8"] * 1001], ["--hidden", "1001", "at most 1000"]),
+    (["--config", "a.toml"], ["--config", "unknown", "give CONFIG without a flag"]),
+    (["--seed", "١٢"], ["--seed", "'١٢'", "whole number"]),
+    (["--seed", "1_0"], ["--seed", "'1_0'", "whole number"]),
+    (["--learning-rate", "1_0"], ["--learning-rate", "'1_0'", "not a number"]),
+    (["--slices", str(2**20 + 1)], ["--slices", "at most 1048576"]),
+    (["--batch", "3"], ["--batch", "unknown", "did you mean --batch-size"]),
+    (["--data=--"], ["--data"]),
+    (["--seed", "--epochs", "3"], ["--seed", "needs a value"]),
     (["--hidden", "8", "c.toml"], ["--hidden", "'c.toml'"]),
     (["--epochs", "0"], ["--epochs", "at least 1"]),
     (["--seed", "-1"], ["--seed", "-1", "at least 0"]),
@@ -213,20 +222,42 @@ def test_bad_configs(tmp_path, text, parts):
         assert part in message
 
 
-def test_help_names_every_flag():
-    for parse, cls in [
-        (parse_train, TrainConfig),
-        (parse_evaluate, module.EvaluateConfig),
-        (parse_predict, module.PredictConfig),
-    ]:
-        with pytest.raises(HelpRequested) as caught:
-            parse(["--help"])
-        for one in options_of(cls).values():
-            name = one.name.upper() if one.positional else one.flag
-            assert name in caught.value.text
-            assert one.help.split()[0] in caught.value.text
-    with pytest.raises(HelpRequested):
+COMMANDS = [
+    (parse_train, TrainConfig),
+    (parse_evaluate, module.EvaluateConfig),
+    (parse_predict, module.PredictConfig),
+    (parse_bench, module.BenchConfig),
+    (parse_doctor, module.DoctorConfig),
+]
+
+
+@pytest.mark.parametrize(("parse", "cls"), COMMANDS)
+def test_help_names_every_flag(parse, cls):
+    with pytest.raises(HelpRequested) as caught:
+        parse(["--help"])
+    text = caught.value.text
+    assert max(map(len, text.splitlines())) <= 80
+    words = set(text.replace("[", " ").replace("]", " ").replace(",", " ").split())
+    for one in options_of(cls).values():
+        assert one.flag in words
+        assert one.help.split()[0] in text
+        assert set(one.choices) <= words
+
+
+def test_help_is_grouped_and_shows_defaults_and_ranges():
+    with pytest.raises(HelpRequested) as caught:
         parse_train(["--epochs", "3", "-h"])
+    text = " ".join(caught.value.text.split())
+    headings = ["data:", "network:", "optimization:", "parallel:", "run:", "output:"]
+    places = [text.index(f" {heading} -") for heading in headings]
+    assert places == sorted(places)
+    for part in ["[0 to below 1]", "[above 0]", "[at least 0]", "(default: 64)", "[ordered, mpi]"]:
+        assert part in text
+
+
+def test_version():
+    with pytest.raises(HelpRequested, match=r"^distnn \d"):
+        parse_train(["--version"])
 
 
 def test_help_in_a_bad_command_line_is_not_needed_to_fail():
@@ -251,6 +282,9 @@ def test_evaluate_and_predict():
         (parse_predict, ["a", "--output", "y.npy"], "--data"),
         (parse_predict, ["a", "--data", "x.csv"], "--output"),
         (parse_predict, ["a", "--data", "x.csv", "--output", "y.txt"], "'y.txt'"),
+        (parse_evaluate, ["--run-dir", "a"], "give RUN_DIR without a flag"),
+        (parse_bench, ["--networks", "99999999999-9999999999:1"], "cannot be used"),
+        (parse_doctor, ["--epochs", "3"], "unknown flag"),
         (parse_predict, ["a", "--dat", "x.csv", "--output", "y.csv"], "did you mean --data"),
     ],
 )

@@ -1,8 +1,9 @@
-"""With which options a recorded run goes on: as recorded, but for what may change."""
+"""Keywords of a trainer, and with which options a recorded run goes on."""
 
 import dataclasses
 import tomllib
 
+import numpy as np
 import pytest
 
 from distnn.config.command_line import parse_train
@@ -53,3 +54,32 @@ def test_the_same_relative_path_of_data_resumes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recorded = TrainConfig(**tomllib.loads(to_toml(TrainConfig(data="a.npz"))))
     assert merge_resumed(recorded, parse_train(["--data", "a.npz"])).data == recorded.data
+
+
+def test_keywords_of_a_trainer():
+    config = TrainConfig.from_keywords(batch_size=np.int64(8), checkpoint_every=5, slices=None)
+    assert config == TrainConfig(batch_size=8, checkpoint_every="5", progress="off")
+    assert type(config.batch_size) is int
+    assert config.given == {"batch_size", "checkpoint_every", "slices"}
+    assert TrainConfig.from_keywords(**config.trainer_keywords()) == config
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"batchsize": 8}, "batchsize: unknown argument; did you mean batch_size?"),
+        ({"hidden": [8]}, "hidden: unknown argument"),
+        ({"slices": 2**20 + 1}, "slices: 1048577 must be at most 1048576"),
+        ({"seed": 2**63}, "seed: 9223372036854775808 must be at most 9223372036854775807"),
+        ({"seed": "1"}, "seed: '1' is not a whole number"),
+        ({"seed": None}, "seed: None is not a whole number"),
+        ({"keep": True}, "keep: True is not a whole number"),
+        ({"checkpoint_every": 0}, "checkpoint_every: '0' cannot be used"),
+        ({"reduce": None}, "reduce: there is no None; known: ordered, mpi"),
+        ({"run_dir": 3}, "run_dir: 3 is not text"),
+    ],
+)
+def test_bad_keywords(keywords, message):
+    with pytest.raises(InputError) as caught:
+        TrainConfig.from_keywords(**keywords)
+    assert str(caught.value).startswith(message)

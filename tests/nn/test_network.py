@@ -156,6 +156,9 @@ def test_rows_that_do_not_fit(X, T, says):
         ({"layers": [4, 2.5]}, "layers: "),
         ({"layers": "43"}, "layers: "),
         ({"layers": 4}, "layers: "),
+        ({"layers": [4] * 1003}, "layers: has 1003 widths"),
+        ({"layers": [4, 2**31 - 1, 2**31 - 1, 2]}, "layers: "),
+        ({"layers": [4, 2**31, 2]}, "layers: 2147483648 must be at most 2147483647"),
         ({"activation": "rleu"}, "activation: there is no 'rleu'; did you mean relu?"),
         ({"activation": "softmax"}, "activation: "),
         ({"activation": "leaky_relu"}, "did you mean leaky-relu?"),
@@ -165,11 +168,12 @@ def test_rows_that_do_not_fit(X, T, says):
         ({"dtype": "half precision"}, "dtype: "),
         ({"seed": -1}, "seed: "),
         ({"seed": 0.5}, "seed: "),
+        ({"seed": 2**63}, "seed: "),
         ({"dropout": 1.0}, "dropout: "),
         ({"dropout": "none"}, "dropout: "),
     ],
 )
-def test_arguments_that_will_not_do(arguments, says):
+def test_bad_arguments(arguments, says):
     with pytest.raises(InputError) as caught:
         Network(**{"layers": [4, 3], **arguments})
     assert says in str(caught.value)
