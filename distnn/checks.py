@@ -34,10 +34,9 @@ def number(
         least, most: bounds that are allowed themselves.
         above, below: bounds that are not.
     """
+    kind: Any = numbers.Integral if whole else numbers.Real
     # bool is an int to Python, but not what somebody means who gives a number
-    if isinstance(value, bool) or not isinstance(
-        value, numbers.Integral if whole else numbers.Real
-    ):
+    if isinstance(value, bool) or not isinstance(value, kind):
         raise InputError(f"{shown(value)} is not a {'whole ' if whole else ''}number", name)
     if not whole and not _is_finite(value):
         raise InputError(f"{shown(value)} is not a finite number", name)
@@ -98,8 +97,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def shown(value: Any) -> str:
     """`value` as text for a message, cut if long."""
-    if type(value).__repr__ is object.__repr__:
-        return f"an object {type(value).__name__}"
+    kind: Any = type(value)
+    if kind.__repr__ is object.__repr__:
+        return f"an object {kind.__name__}"
     if isinstance(value, int) and value.bit_length() > 256:
         return "a number of that size"  # Python refuses to write very large ones
     try:

@@ -75,7 +75,7 @@ def test_nearest(name, remedy):
 
 @pytest.mark.parametrize("value", ["rely", None, 3, ["relu"], np.array(["relu"])])
 def test_choice_refused(value):
-    with pytest.raises(InputError, match="^h: there is no "):
+    with pytest.raises(InputError, match=r"^h: there is no "):
         checks.choice(value, "h", ("relu", "tanh"))
 
 

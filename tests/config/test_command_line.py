@@ -37,17 +37,17 @@ CONTRACT = {
 }  # fmt: skip
 
 
-def config(tmp_path, text):
+def config_file(tmp_path, text):
     path = tmp_path / "config.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return str(path)
 
 
 def test_defaults_are_the_contract():
-    settings = parse_train([])
-    assert {name: getattr(settings, name) for name in CONTRACT} == CONTRACT
-    assert settings == TrainConfig()
-    assert settings.given == frozenset()
+    config = parse_train([])
+    assert {name: getattr(config, name) for name in CONTRACT} == CONTRACT
+    assert config == TrainConfig()
+    assert config.given == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -69,19 +69,19 @@ def test_defaults_are_the_contract():
     ],
 )
 def test_flags(argv, expected):
-    settings = parse_train(argv)
-    assert settings == TrainConfig(**expected)
-    assert settings.given == set(expected)
+    config = parse_train(argv)
+    assert config == TrainConfig(**expected)
+    assert config.given == set(expected)
     for name, value in expected.items():
-        assert type(getattr(settings, name)) is type(value)
+        assert type(getattr(config, name)) is type(value)
 
 
 def test_flags_win_over_the_file(tmp_path):
-    path = config(tmp_path, "epochs = 5\nbatch_size = 32\nhidden = []\nlearning_rate = 1\n")
-    settings = parse_train([path, "--epochs", "7"])
-    assert settings == TrainConfig(epochs=7, batch_size=32, hidden=[], learning_rate=1.0)
-    assert settings.given == {"epochs", "batch_size", "hidden", "learning_rate"}
-    assert parse_train(["--epochs", "7", path]) == settings
+    path = config_file(tmp_path, "epochs = 5\nbatch_size = 32\nhidden = []\nlearning_rate = 1\n")
+    config = parse_train([path, "--epochs", "7"])
+    assert config == TrainConfig(epochs=7, batch_size=32, hidden=[], learning_rate=1.0)
+    assert config.given == {"epochs", "batch_size", "hidden", "learning_rate"}
+    assert parse_train(["--epochs", "7", path]) == config
 
 
 def test_interval():
@@ -90,7 +90,7 @@ def test_interval():
 
 
 def test_interval_in_a_file_may_be_a_number(tmp_path):
-    assert parse_train([config(tmp_path, "checkpoint_every = 5")]).checkpoint_every == "5"
+    assert parse_train([config_file(tmp_path, "checkpoint_every = 5")]).checkpoint_every == "5"
 
 
 BAD_FLAGS = [
@@ -211,7 +211,7 @@ BAD_CONFIGS = [
 
 @pytest.mark.parametrize(("text", "parts"), BAD_CONFIGS, ids=lambda value: str(value)[:30])
 def test_bad_configs(tmp_path, text, parts):
-    path = config(tmp_path, text)
+    path = config_file(tmp_path, text)
     with pytest.raises(InputError) as caught:
         parse_train([path])
     message = str(caught.value)
@@ -294,7 +294,7 @@ def test_bad_flags_of_evaluate_and_predict(parse, argv, part):
 
 
 def values_of(one):
-    """Values that keep the setting's rule, restated here from the dataclass."""
+    """Values that an option allows, restated here from the dataclass."""
     if one.choices:
         return st.sampled_from(one.choices)
     if one.name == "checkpoint_every":
@@ -314,7 +314,7 @@ def values_of(one):
     return st.lists(whole, max_size=4) if one.type == list[int] else whole
 
 
-def any_settings():
+def any_config():
     fields = {
         one.name: values_of(one) | st.none() if one.optional else values_of(one)
         for one in options_of(TrainConfig).values()
@@ -322,26 +322,26 @@ def any_settings():
     return st.builds(TrainConfig, **fields)
 
 
-@given(any_settings())
-def test_settings_travel_as_json(settings):
-    assert TrainConfig.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
-    settings.check()
+@given(any_config())
+def test_options_travel_as_json(config):
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    config.check()
 
 
-@given(any_settings())
-def test_config_repeats_the_run(tmp_path_factory, settings):
+@given(any_config())
+def test_config_repeats_the_run(tmp_path_factory, config):
     directory = tmp_path_factory.mktemp("toml")
-    text = to_toml(settings)
+    text = to_toml(config)
     values = tomllib.loads(text)
     assert not {"run_dir", "resume", "progress"} & set(values)
     (directory / "config.toml").write_text(text, encoding="utf-8", newline="")
     again = read_recorded(directory / "config.toml")
     elsewhere = dataclasses.replace(
-        again, run_dir=settings.run_dir, resume=settings.resume, progress=settings.progress
+        again, run_dir=config.run_dir, resume=config.resume, progress=config.progress
     )
     assert to_toml(elsewhere) == text
-    for name in set(settings.to_dict()) - {"data", "test_data"}:
-        assert getattr(elsewhere, name) == getattr(settings, name)
+    for name in set(config.to_dict()) - {"data", "test_data"}:
+        assert getattr(elsewhere, name) == getattr(config, name)
 
 
 def test_paths_in_a_recorded_config_are_full(tmp_path, monkeypatch):
@@ -417,7 +417,7 @@ def test_any_config_is_understood_or_refused(tmp_path_factory, content):
     assert not message or message.startswith(str(path))
 
 
-def test_importing_the_settings_does_not_import_the_parser():
+def test_importing_the_options_does_not_import_the_parser():
     code = "import sys, distnn.config.toml_file; sys.exit('argparse' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

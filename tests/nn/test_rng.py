@@ -1,4 +1,4 @@
-"""Random numbers by place: the same for one place whenever it is asked for, others elsewhere."""
+"""Random numbers by place: the same for one place every time, others elsewhere."""
 
 import itertools
 

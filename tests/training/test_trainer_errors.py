@@ -140,7 +140,7 @@ def test_epochs(epochs: Any) -> None:
 WRONG_OPTIONS: list[tuple[str, Any]] = [
     ("batch_size", 0), ("batch_size", 2.0), ("batch_size", "64"), ("batch_size", True),
     ("slices", 0), ("slices", -1), ("slices", 1.0),
-    ("seed", -1), ("seed", 2**64), ("seed", None), ("seed", 0.5),
+    ("seed", -1), ("seed", 2**63), ("seed", None), ("seed", 0.5),
     ("update", "rank1"), ("update", None), ("reduce", "sum"),
     ("schedule", "cosin"), ("schedule", None),
     ("warmup", -1), ("warmup", 0.5),
