@@ -23,7 +23,7 @@ PLAYED_IN = 8.0  # seconds of the animation, in which all pauses keep their prop
 PROMPT = "$ "
 HASH = re.compile(r"[0-9a-f]{64}")
 
-COLUMNS, CHARACTER, LINE, MARGIN = 86, 8.43, 19, 18  # width and height in pixels of 14px text
+CHARACTER, LINE, MARGIN = 8.43, 19, 18  # width and height in pixels of 14px text
 STYLE = """
   svg { color-scheme: light dark; }
   .back { fill: #f6f8fa; stroke: #d0d7de; }
@@ -117,7 +117,7 @@ def shortened(lines: list[tuple[float, str]]) -> list[tuple[float, str]]:
 
 def picture(lines: list[tuple[float, str]]) -> str:
     """The SVG. Without animation it shows the last state: all lines."""
-    width = round(COLUMNS * CHARACTER + 2 * MARGIN)
+    width = round(max(len(line) for _, line in lines) * CHARACTER + 2 * MARGIN)
     height = len(lines) * LINE + 2 * MARGIN
     speed = PLAYED_IN / lines[-1][0]
     rows = [row(number, speed * seconds, line) for number, (seconds, line) in enumerate(lines)]
