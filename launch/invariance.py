@@ -1,7 +1,6 @@
 """Trains at several numbers of ranks, and through a kill, and compares what comes out.
 
-What `launch/invariance` runs; by itself it takes the mpirun that stands beside this Python or on
-the PATH.
+`launch/invariance` runs this. It uses the mpirun beside this Python, else the one on the PATH.
 """
 
 import argparse
@@ -48,12 +47,12 @@ def main() -> int:
         print(f"{settings.slices} slices\n{HEADING}", flush=True)
         results = [_row(folder / str(n), lambda run, n=n: _train(n, config, run)) for n in counts]
         run = folder / "stopped"
-        results.append(_row(run, lambda run: _stop_and_go_on(counts[-1], counts[0], config, run)))
+        results.append(_row(run, lambda run: _kill_and_resume(counts[-1], counts[0], config, run)))
     return _verdict(results)
 
 
 def _row(run: Path, train: Callable[[Path], str]) -> tuple[Any, ...]:
-    """Train, print a row of the table; what must be equal in all rows."""
+    """Train, print a row of the table; returns what must be equal in all rows."""
     start = time.perf_counter()
     ranks = train(run)
     seconds = time.perf_counter() - start
@@ -69,8 +68,8 @@ def _train(ranks: int, config: Path, run: Path) -> str:
     return str(ranks)
 
 
-def _stop_and_go_on(ranks: int, then: int, config: Path, run: Path) -> str:
-    """A run whose writing rank is killed at its second checkpoint, and that others go on with."""
+def _kill_and_resume(ranks: int, then: int, config: Path, run: Path) -> str:
+    """A run whose rank 0 is killed at its second checkpoint, and which other ranks resume."""
     job = _start(ranks, config, run, "--checkpoint-every", "1s", "--keep", "9")
     while job.poll() is None and len(_checkpoints(run)) < 2:
         time.sleep(0.001)
@@ -94,9 +93,9 @@ def _start(ranks: int, config: Path, run: Path, *flags: str) -> "subprocess.Pope
 
 
 def _finish(job: "subprocess.Popen[str]") -> None:
-    said = job.communicate()[0]
+    output = job.communicate()[0]
     if job.returncode != 0:
-        print(said, file=sys.stderr)
+        print(output, file=sys.stderr)
         sys.exit(job.returncode)
 
 
