@@ -83,7 +83,7 @@ def _outcome(name: str, command: Command, comm: "Communicator") -> int:
         time.sleep(PATIENCE)  # the job ends from there, with the reason told
         raise
     except DistnnError as error:
-        if not comm.all_here(PATIENCE):
+        if not comm.all_arrive(PATIENCE):
             raise  # it rose here and not elsewhere: the others wait for this rank
         if comm.is_first:
             print(f"distnn.{name}: {error}", file=sys.stderr)

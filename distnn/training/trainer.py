@@ -14,8 +14,7 @@ from distnn.errors import DistnnError, DivergenceError, StopRequested
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
 from distnn.nn.schedules import SCHEDULES
-from distnn.parallel.comm.attached import communicator_of
-from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.communicator import Communicator, communicator_of
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.comm.status import STALL_TIMEOUT
 from distnn.parallel.reduction.reductions import REDUCTIONS
