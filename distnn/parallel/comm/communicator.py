@@ -326,6 +326,16 @@ def _free(base: "MPI.Comm", key: int, made: Communicator) -> None:
 _KEY = MPI.Comm.Create_keyval(delete_fn=_free)
 
 
+def mpi_library() -> str:
+    """The MPI library and its version, one line."""
+    return MPI.Get_library_version().replace("\0", "").split("\n")[0].strip()
+
+
+def finalize() -> None:
+    """End MPI in this process. Collective: all ranks of the program wait for one another."""
+    MPI.Finalize()
+
+
 def shared_memory_room() -> int:
     """Free bytes of this machine's shared memory."""
     try:
