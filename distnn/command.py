@@ -45,7 +45,7 @@ def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     default_to_one()
     faulthandler.enable()
-    from distnn.parallel.comm.mpi import MPI
+    from distnn.parallel.comm.communicator import finalize
     from distnn.parallel.watchdog.signals import StopSignals
 
     watch: Watchdog | None = None
@@ -61,7 +61,7 @@ def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
         watch.leave()
     except BaseException as error:
         _fail(watch, error)
-    MPI.Finalize()
+    finalize()
     sys.exit(code)
 
 
@@ -83,7 +83,7 @@ def _outcome(name: str, command: Command, comm: "Communicator") -> int:
         time.sleep(PATIENCE)  # the job ends from there, with the reason told
         raise
     except DistnnError as error:
-        if not comm.all_here(PATIENCE):
+        if not comm.all_arrive(PATIENCE):
             raise  # it rose here and not elsewhere: the others wait for this rank
         if comm.is_first:
             print(f"distnn.{name}: {error}", file=sys.stderr)
@@ -125,9 +125,9 @@ def _fail(watch: "Watchdog | None", error: BaseException | None) -> None:
     if watch is not None:
         watch.fail(1, f"failed:\n{told}")
     print(f"distnn: a rank on {socket.gethostname()} failed:\n{told}", file=sys.stderr, flush=True)
-    from distnn.parallel.comm.mpi import MPI
+    from distnn.parallel.watchdog.watchdog import end_job
 
-    MPI.COMM_WORLD.Abort(1)
+    end_job(1)
 
 
 def _show_messages(name: str) -> None:

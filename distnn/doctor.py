@@ -1,6 +1,6 @@
 """Why is it slow, why does it not start: ``[mpirun -n N] python -m distnn.doctor``.
 
-Measures for a few seconds what training will meet: ranks, cores, products, links; then says what to
+Measures ranks, cores, matrix products and links between ranks for a few seconds; then says what to
 change.
 """
 
@@ -10,8 +10,8 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from distnn.command import on_first, run
 from distnn.diagnostics.advice import Link, Rank, advice
@@ -28,22 +28,17 @@ LINKS = 8  # nodes that are measured, of all
 
 def doctor(comm: "Communicator", argv: Sequence[str]) -> None:
     """Measure on all ranks; rank 0 prints."""
-    from distnn.diagnostics import links
+    from distnn.parallel.comm.communicator import mpi_library
 
     on_first(comm, _parse, argv)
-    own = dataclasses.asdict(examine(comm))
-    ranks = [
-        Rank(**{**facts, "cores": tuple(facts["cores"])})
-        for facts in map(json.loads, links.texts(comm, json.dumps(own)))
-    ]
-    inside = None
-    first, end = next(((a, b) for a, b in comm.node_ranks if b - a > 1), (0, 0))
-    if first != end:
-        inside = link(comm, first, first + 1)
-    leaders = [a for a, _ in comm.node_ranks]
-    between = {node: link(comm, 0, leaders[node]) for node in _some(comm.nodes)}
-    if comm.is_first:
-        print("\n".join(report(links.mpi_library(), ranks, inside, between)))
+    texts = comm.gather_texts(json.dumps(dataclasses.asdict(examine(comm))))
+    first = next((first for first, end in comm.node_ranks if end - first > 1), None)
+    inside = None if first is None else measure_link(comm, first, first + 1)
+    leaders = [first for first, _ in comm.node_ranks]
+    between = {node: measure_link(comm, 0, leaders[node]) for node in _sample(comm.nodes)}
+    if texts is not None:  # rank 0
+        ranks = [Rank(**json.loads(text)) for text in texts]
+        print("\n".join(report(mpi_library(), ranks, inside, between)))
 
 
 def _parse(argv: Sequence[str]) -> None:
@@ -53,7 +48,7 @@ def _parse(argv: Sequence[str]) -> None:
 
 
 def examine(comm: "Communicator") -> Rank:
-    """This rank, while all others compute, too."""
+    """Facts about this rank, and its speed while all others compute, too. Collective."""
     from distnn.parallel.comm.affinity import own_cores
     from distnn.parallel.comm.communicator import shared_memory_room
     from distnn.run.fingerprint import fingerprint
@@ -63,7 +58,7 @@ def examine(comm: "Communicator") -> Rank:
     return Rank(
         host=socket.gethostname(),
         node=comm.node,
-        cores=tuple(sorted(own_cores())),
+        cores=sorted(own_cores()),
         machine_cores=os.cpu_count() or 1,
         blas=f"{facts['blas']} {facts['blas_version']} {facts['blas_kernel']}",
         blas_threads=facts["blas_threads"] or 1,
@@ -86,11 +81,11 @@ def product_speed(seconds: float) -> float:
     return float(2 * SIZE**3 / best / 1e9)
 
 
-def link(comm: "Communicator", first: int, second: int) -> Link:
+def measure_link(comm: "Communicator", first: int, second: int) -> Link:
     """Between two ranks, by messages to and fro. Collective: all others wait."""
-    from distnn.diagnostics import links
+    from distnn.diagnostics.links import one_way
 
-    times = {size: links.one_way(comm, first, second, size, ROUNDS[size]) for size in ROUNDS}
+    times = {size: one_way(comm, first, second, size, ROUNDS[size]) for size in ROUNDS}
     return Link(latency=times[SMALL] * 1e6, bandwidth=LARGE / times[LARGE] / 1e6)
 
 
@@ -103,35 +98,36 @@ def report(
         f"{len(ranks)} ranks on {len(nodes)} nodes; Python {platform.python_version()}",
         f"MPI: {library}",
         f"BLAS: {', '.join(sorted({rank.blas for rank in ranks}))}; "
-        f"threads per rank: {_span([rank.blas_threads for rank in ranks], str)}",
+        f"threads per rank: {_range([rank.blas_threads for rank in ranks])}",
     ]
     for node in nodes:
-        own = [(n, rank) for n, rank in enumerate(ranks) if rank.node == node]
-        here = [rank for _, rank in own]
-        allowed = _span([len(rank.cores) for rank in here], str)
+        numbers = [n for n, rank in enumerate(ranks) if rank.node == node]
+        of_node = [ranks[n] for n in numbers]
+        leader = of_node[0]
         lines.append(
-            f"node {node} ({here[0].host}): ranks {own[0][0]} to {own[-1][0]}, "
-            f"{here[0].machine_cores} cores, each rank on {allowed}"
-            f"; shared memory {here[0].shared_memory >> 20} MB"
-            f"; product {_span([r.product for r in here], '{:.0f}'.format)} GFLOP/s per rank"
+            f"node {node} ({leader.host}): ranks {numbers[0]} to {numbers[-1]}, "
+            f"{leader.machine_cores} cores, "
+            f"each rank on {_range([len(rank.cores) for rank in of_node])}"
+            f"; shared memory {leader.shared_memory >> 20} MB"
+            f"; product {_range([rank.product for rank in of_node])} GFLOP/s per rank"
         )
     if inside is not None:
-        lines.append(f"inside a node: {_told(inside)}")
-    lines += [f"node 0 to node {node}: {_told(way)}" for node, way in between.items()]
+        lines.append(f"inside a node: {_link_line(inside)}")
+    lines += [f"node 0 to node {node}: {_link_line(link)}" for node, link in between.items()]
     found = advice(ranks, inside, between)
     return [*lines, "", *(f"- {line}" for line in found or ["nothing to change was found"])]
 
 
-def _told(way: Link) -> str:
-    return f"{way.latency:.1f} microseconds, {way.bandwidth:.0f} MB/s"
+def _link_line(link: Link) -> str:
+    return f"{link.latency:.1f} microseconds, {link.bandwidth:.0f} MB/s"
 
 
-def _span(values: Sequence[Any], told: Callable[[Any], str]) -> str:
-    low, high = told(min(values)), told(max(values))
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
     return low if low == high else f"{low} to {high}"
 
 
-def _some(nodes: int) -> list[int]:
+def _sample(nodes: int) -> list[int]:
     """Nodes other than the first, spread over all of them if they are many."""
     count = min(LINKS, nodes - 1)
     return [1 + k * (nodes - 1) // count for k in range(count)]

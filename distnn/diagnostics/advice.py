@@ -1,4 +1,4 @@
-"""What `distnn.doctor` finds out about ranks and nodes, and what it says should be changed."""
+"""What `distnn.doctor` measures of ranks and nodes, and what it recommends to change."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ SMALL_SHARED = 1 << 28  # bytes; containers often have 64 MB
 
 @dataclass(frozen=True)
 class Rank:
-    """What one rank found out about itself.
+    """What was measured of one rank.
 
     Attributes:
         cores: core numbers it may run on.
@@ -24,7 +24,7 @@ class Rank:
 
     host: str
     node: int
-    cores: tuple[int, ...]
+    cores: Sequence[int]
     machine_cores: int
     blas: str
     blas_threads: int
@@ -41,7 +41,7 @@ class Link:
 
 
 def advice(ranks: Sequence[Rank], inside: Link | None, between: Mapping[int, Link]) -> list[str]:
-    """What to change, most important first; empty if nothing is to be said.
+    """What to change, most important first; empty if nothing is found.
 
     Args:
         inside: between two ranks of the first node; None if no node has two.
@@ -49,7 +49,7 @@ def advice(ranks: Sequence[Rank], inside: Link | None, between: Mapping[int, Lin
     """
     nodes = sorted({rank.node for rank in ranks})
     by_node = {node: [rank for rank in ranks if rank.node == node] for node in nodes}
-    found = [line for node in nodes for line in _crowded(by_node[node])]
+    found = [line for node in nodes for line in _oversubscribed(by_node[node])]
     found += _separated(by_node)
     found += _threads(ranks)
     found += _slow(ranks)
@@ -59,7 +59,7 @@ def advice(ranks: Sequence[Rank], inside: Link | None, between: Mapping[int, Lin
     return found
 
 
-def _crowded(ranks: Sequence[Rank]) -> list[str]:
+def _oversubscribed(ranks: Sequence[Rank]) -> list[str]:
     host, cores = ranks[0].host, set().union(*(rank.cores for rank in ranks))
     if len(ranks) > len(cores):
         limit = "" if len(cores) == ranks[0].machine_cores else (

@@ -1,35 +1,17 @@
-"""What MPI is and how fast its messages are, for `distnn.doctor`."""
+"""How fast messages are between two ranks, for `distnn.doctor`."""
 
 import time
 
 import numpy as np
 
 from distnn.parallel.comm.communicator import Communicator
-from distnn.parallel.comm.mpi import MPI
-
-
-def mpi_library() -> str:
-    """The MPI library and its version, one line."""
-    return MPI.Get_library_version().replace("\0", "").split("\n")[0].strip()
-
-
-def texts(comm: Communicator, text: str) -> list[str]:
-    """Every rank's text, on every rank. Collective."""
-    data = np.frombuffer(text.encode(), np.uint8)
-    counts = np.zeros(comm.size, np.int64)
-    counts[comm.rank] = len(data)
-    comm.mpi.Allreduce(MPI.IN_PLACE, counts)
-    whole = np.empty(int(counts.sum()), np.uint8)
-    comm.mpi.Allgatherv(data, [whole, counts.tolist()])
-    ends = np.cumsum(counts).tolist()
-    return [
-        whole[end - count : end].tobytes().decode()
-        for end, count in zip(ends, counts.tolist(), strict=True)
-    ]
 
 
 def one_way(comm: Communicator, first: int, second: int, size: int, rounds: int) -> float:
-    """Seconds that a message of `size` bytes takes between two ranks: the median. Collective."""
+    """Seconds that a message of `size` bytes takes between two ranks: the median.
+
+    Collective: all other ranks wait.
+    """
     message = np.zeros(size, np.uint8)
     seconds = np.zeros(1)
     comm.mpi.Barrier()

@@ -154,7 +154,7 @@ class Session:
             self._work_on.clear()
         if self.comm.node_rank == 0:
             epoch_order(len(samples), self.config.seed, self.position.epoch, self._order)
-        self.exchange.barrier.meet()
+        self.exchange.barrier.wait()
         return -(-len(samples) // self.config.batch_size)
 
     def step(self, samples: Dataset, steps_total: int, word: int = 0) -> int:

@@ -14,8 +14,8 @@ from distnn.config.options import TrainConfig
 from distnn.errors import DistnnError, DivergenceError, InputError, StopRequested
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
-from distnn.parallel.comm.attached import communicator_of
-from distnn.parallel.comm.communicator import Communicator
+
+from distnn.parallel.comm.communicator import Communicator, communicator_of
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position

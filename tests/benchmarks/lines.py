@@ -74,12 +74,12 @@ def measure(comm: Communicator, size: int) -> dict[str, tuple[float, float]]:
         for name, (writes, reads) in ways.items():
             for _ in range(TIMES):
                 for rank, work in ((1, reads), (0, writes)):
-                    barrier.meet()
+                    barrier.wait()
                     if comm.node_rank == rank:
                         start = time.perf_counter()
                         work()
                         seconds[rank] = (time.perf_counter() - start) * 1e6
-                barrier.meet()
+                barrier.wait()
                 found[name].append((float(seconds[0]), float(seconds[1])))
     memory.close()
     medians = {name: np.median(pairs, axis=0) for name, pairs in found.items()}

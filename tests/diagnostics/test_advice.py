@@ -20,7 +20,7 @@ def test_a_healthy_job_needs_nothing() -> None:
     assert advice(comm, INSIDE, {1: Link(30.0, 118.0)}) == []
 
 
-def test_more_ranks_than_cores_are_told_with_the_binding() -> None:
+def test_more_ranks_than_cores_are_named_with_the_binding() -> None:
     (line,) = advice(ranks({"cores": (0,)}, {"cores": (0,)}), INSIDE, {})
     assert line.startswith("a: 2 ranks share 1 cores of the machine's 4")
     assert "bind" in line

@@ -1,20 +1,20 @@
-"""Teams of every shape, on one machine: what is made of them must not depend on their shape."""
+"""Communicators of every shape on one machine: no result may depend on their shape."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from distnn.parallel.comm import communicator as team_module
+from distnn.parallel.comm import communicator as communicator_module
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
 
-# Which node each rank stands on. Ranks that are put on different nodes do not share memory, so
-# that everything between nodes is tested without a cluster.
+# Which node each rank is on. Ranks that are put on different nodes do not share memory, so that
+# everything between nodes is tested without a cluster.
 NODES = {
     "one node": lambda rank: 0,
     "nodes of two": lambda rank: rank // 2,  # 3 ranks: the last node has one
-    "nodes dealt out": lambda rank: rank % 2,  # the launcher went round
+    "round robin": lambda rank: rank % 2,  # as some launchers place ranks
     "last alone": lambda rank: int(rank == MPI.COMM_WORLD.size - 1),
 }
 
@@ -31,7 +31,7 @@ def comm(request: pytest.FixtureRequest) -> Communicator:
         return base.Split(node(base.rank) if shared else base.rank, base.rank)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(team_module, "_node_communicator", split)
+        patched.setattr(communicator_module, "_node_communicator", split)
         return Communicator()
 
 

@@ -57,15 +57,15 @@ def main(kind: str, rank: int, place: str) -> None:
         return fault
 
     if place == "start":
-        wrap("loading", "load", after(0))
+        wrap("training.loading", "load", after(0))
     elif place == "step":
-        wrap("session", "Session._back_propagate", after(7))
+        wrap("training.session", "Session._back_propagate", after(7))
     elif place == "evaluation":
-        wrap("evaluation", "Evaluation._sums", after(1))
+        wrap("training.evaluation", "Evaluation._sums", after(1))
     elif rank == 0:  # in the middle of the second file
         wrap("run.checkpoint", "_write_all", after(12))
     else:  # writes no file, but all ranks have to hand over their states
-        wrap("session", "Session.collect_state", after(1))
+        wrap("training.session", "Session.collect_state", after(1))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from small import CLASSES, bits, classes, network, rows
 
 from distnn import SGD, Adam, Momentum, Trainer
 from distnn.data.order import epoch_order
-from distnn.parallel.comm import communicator as team_module
+from distnn.parallel.comm import communicator as communicator_module
 from distnn.parallel.comm.mpi import MPI
 
 WORLD, SELF = MPI.COMM_WORLD, MPI.COMM_SELF
@@ -325,7 +325,7 @@ def test_too_little_shared_memory_is_told_and_gives_the_same_bits(
 ) -> None:
     X, T = rows(53), classes(53)
     expected = fitted(X, T)
-    monkeypatch.setattr(team_module, "shared_memory_room", lambda: 0)
+    monkeypatch.setattr(communicator_module, "shared_memory_room", lambda: 0)
     caplog.clear()
     assert fitted(X, T) == expected
     messages = [message for message in caplog.messages if "shared memory" in message]

@@ -1,4 +1,4 @@
-"""Nodes with more ranks than cores: how a rank waits there without keeping a core from others."""
+"""More ranks than cores on a node: how a rank waits there without keeping a core from others."""
 
 import hashlib
 import os
@@ -9,20 +9,21 @@ import numpy as np
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 
-MOST_CORES = 8192
+MAX_CORES = 8192
 AUTOGROUPS = Path("/proc/sys/kernel/sched_autogroup_enabled")
 
 
 def must_sleep(comm: Communicator) -> bool:
-    """Whether a waiting rank of this node must sleep: to offer its core would not be enough.
+    """Whether a waiting rank of this node must sleep, because yielding would not be enough.
 
-    With a core for each rank, polling is quickest. With fewer, a core that is offered goes to
-    another rank only if both are in one scheduling group of the system's, see `futex`.
+    With a core for each rank, polling is quickest. With fewer, a rank that yields its core
+    (`sched_yield`) lets only those go on that are in its own scheduling group. Linux makes one of
+    every session (autogroup, `man 7 sched`), and MPICH's launcher starts each rank in a new one.
 
     Collective over the node.
     """
-    crowded = is_oversubscribed(comm)
-    return not share_group(comm) and crowded
+    oversubscribed = is_oversubscribed(comm)
+    return not share_group(comm) and oversubscribed
 
 
 def is_oversubscribed(comm: Communicator) -> bool:
@@ -32,7 +33,7 @@ def is_oversubscribed(comm: Communicator) -> bool:
 
 def cores(comm: Communicator) -> int:
     """How many cores the ranks of this node may use between them. Collective over the node."""
-    allowed = np.zeros(MOST_CORES, np.uint8)
+    allowed = np.zeros(MAX_CORES, np.uint8)
     allowed[sorted(own_cores())] = 1
     comm.node_comm.Allreduce(MPI.IN_PLACE, allowed, MPI.MAX)
     return int(allowed.sum())
@@ -54,7 +55,7 @@ def own_cores() -> set[int]:
 
 
 def _own_group() -> bytes:
-    """What the system's scheduler tells groups by: control group and, if it counts, session."""
+    """What makes a scheduling group: the control group and, if enabled, the session."""
     group = _read(Path("/proc/self/cgroup"))
     if _read(AUTOGROUPS).strip() == b"1":
         group += _read(Path("/proc/self/autogroup"))

@@ -1,10 +1,10 @@
-"""The ranks of one run, and the nodes they stand on.
+"""The ranks of one run, and the nodes they run on.
 
 Ranks are numbered so that those of one node follow one another, whatever order the launcher used;
 slices are contiguous runs of ranks, so that each node owns one run too. Rank 0 stays rank 0.
 
-Every method here but `complete` is collective: all ranks call it, in the same order, and take the
-same path.
+Every method but `complete` and `node_of` is collective: all ranks call it, in the same order, and
+take the same path.
 """
 
 import functools
@@ -45,11 +45,11 @@ def _waits(method: Method) -> Method:
 
 
 class Communicator:
-    """The communicator of a run, cut into nodes.
+    """The ranks of an MPI communicator, divided into nodes.
 
     Args:
-        comm: an MPI communicator; None means all ranks. It is duplicated, so that no message of
-            the caller's can meet one of ours.
+        base: an MPI communicator; None means all ranks. It is duplicated, so that the caller's
+            messages and ours are kept apart.
         shared: False makes every rank a node of its own, for machines without shared memory.
 
     Attributes:
@@ -62,33 +62,33 @@ class Communicator:
         status: where this rank is in its work, for others to see.
     """
 
-    def __init__(self, comm: "MPI.Comm | None" = None, *, shared: bool = True) -> None:
-        base = MPI.COMM_WORLD if comm is None else comm
+    def __init__(self, base: "MPI.Comm | None" = None, *, shared: bool = True) -> None:
+        base = MPI.COMM_WORLD if base is None else base
         self._base, self.status = base, RankStatus()
+        self._unshared: Communicator | None = None
         node_comm = _node_communicator(base, shared)
         first = np.array(base.rank)
         node_comm.Bcast(first)  # the leader's rank names the node
         self.mpi: MPI.Comm = base.Split(0, int(first) * base.size + base.rank)
-        self._ending = self.mpi.Dup()  # of its own: nothing else may be matched there
+        self._ending = self.mpi.Dup()  # for `all_arrive` alone
         self.node_comm: MPI.Comm = node_comm
         self.rank, self.size = self.mpi.rank, self.mpi.size
         self.node_rank, self.node_size = node_comm.rank, node_comm.size
-        sizes = np.zeros(self.size, np.int64)
-        sizes[self.rank] = self.node_size if self.node_rank == 0 else 0
-        _await(self.mpi.Iallreduce(MPI.IN_PLACE, sizes))
+        sizes = self._of_each_rank(self.node_size if self.node_rank == 0 else 0)
         starts = np.flatnonzero(sizes).tolist()
         self.node_ranks = [(start, start + int(sizes[start])) for start in starts]
         self.nodes = len(starts)
         self.node = starts.index(self.rank - self.node_rank)
-        self.leader_comm: MPI.Comm | None = _communicator_or_none(
-            self.mpi.Split(0 if self.node_rank == 0 else MPI.UNDEFINED, self.rank)
-        )
+        leaders = self.mpi.Split(0 if self.node_rank == 0 else MPI.UNDEFINED, self.rank)
+        self.leader_comm: MPI.Comm | None = None if leaders == MPI.COMM_NULL else leaders
 
     def free(self) -> None:
-        """Give the communicators back. Collective; the comm cannot be used afterwards."""
+        """Give the MPI communicators back; this one cannot be used afterwards."""
         for comm in (self.mpi, self._ending, self.node_comm, self.leader_comm):
             if comm is not None:
                 comm.Free()
+        if self._unshared is not None:
+            self._unshared.free()
 
     @property
     def host(self) -> str:
@@ -102,14 +102,19 @@ class Communicator:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is rank 0, the one that speaks, reads and writes."""
+        """Whether this is rank 0, the one that reads, prints and writes."""
         return self.rank == 0
 
+    def node_of(self, rank: int) -> int:
+        """The node that `rank` runs on."""
+        return next(node for node, (_, end) in enumerate(self.node_ranks) if rank < end)
+
     def with_memory(self, node_bytes: int) -> "Communicator":
-        """This comm, or one without shared memory if a node has no room for `node_bytes`.
+        """This one, or one without shared memory if a node has no room for `node_bytes`.
 
         A window that does not fit into the machine's shared memory would not be refused but kill
-        the rank that first touches a page too many, so the room is looked at before.
+        the rank that first touches a page too many, so the room is looked at before. The other
+        communicator is made once, and freed with this one.
 
         Args:
             node_bytes: what one node is going to share, in bytes.
@@ -136,24 +141,18 @@ class Communicator:
                 SHARED_MEMORY,
                 -(-missing >> 20),
             )
-        comm = Communicator(self._base, shared=False)
-        comm.status = self.status
-        return comm
+        if self._unshared is None:
+            self._unshared = Communicator(self._base, shared=False)
+            self._unshared.status = self.status
+        return self._unshared
 
     @_waits
     def broadcast(self, value: Any) -> Any:
         """Rank 0's `value` on every rank; anything JSON can hold, floats to the last bit."""
-        text = json.dumps(value).encode() if self.is_first else b""
-        size = np.array(len(text))
-        _await(self.mpi.Ibcast(size))
-        buffer = np.empty(int(size), np.uint8)
-        if self.is_first:
-            buffer[:] = np.frombuffer(text, np.uint8)
-        self.mpi.Bcast(buffer)
-        return json.loads(buffer.tobytes())
+        return json.loads(self._broadcast_text(json.dumps(value) if self.is_first else ""))
 
     def on_first(self, work: Callable[[], Result]) -> Result | None:
-        """Run `work` on rank 0 alone; its error rises on every rank.
+        """Run `work` on rank 0 alone; its error is raised on every rank.
 
         Returns:
             The result on rank 0, None elsewhere. What all ranks must know of it is given to
@@ -161,7 +160,7 @@ class Communicator:
 
         Raises:
             DistnnError: on every rank the one that `work` raised on rank 0, or one with the same
-                text and exit code. Other exceptions rise on rank 0 only and end the job.
+                text and exit code. Other exceptions are raised on rank 0 only and end the job.
         """
         result, error = None, None
         if self.is_first:
@@ -180,26 +179,21 @@ class Communicator:
 
     @_waits
     def agree(self, problem: DistnnError | None) -> None:
-        """Raise on every rank if any rank has a problem; the lowest rank's is the one told.
+        """Raise on every rank if any rank has a problem.
 
         Raises:
-            InputError: the lowest such rank's problem.
+            InputError: the problem of the lowest such rank.
         """
-        culprit = np.array(self.size if problem is None else self.rank)
-        _await(self.mpi.Iallreduce(MPI.IN_PLACE, culprit, MPI.MIN))
-        if int(culprit) == self.size:
+        culprit = -self.largest(-self.size if problem is None else -self.rank)
+        if culprit == self.size:
             return
-        text = str(problem).encode() if self.rank == int(culprit) else b""
-        size = np.array(len(text))
-        self.mpi.Bcast(size, int(culprit))
-        buffer = np.frombuffer(text, np.uint8).copy() if text else np.empty(int(size), np.uint8)
-        self.mpi.Bcast(buffer, int(culprit))
-        if problem is not None and self.rank == int(culprit):
+        text = self._broadcast_text(str(problem), culprit)
+        if problem is not None and self.rank == culprit:
             raise problem
-        raise InputError(buffer.tobytes().decode())
+        raise InputError(text)
 
-    def all_here(self, seconds: float) -> bool:
-        """Whether every rank gets here within some time. To be called once."""
+    def all_arrive(self, seconds: float) -> bool:
+        """Whether every rank calls this within some time; not to be called again if not."""
         request = self._ending.Ibarrier()
         until = time.monotonic() + seconds
         while not request.Test():
@@ -222,98 +216,124 @@ class Communicator:
             if polls % POLLS == 0:
                 self.status.check()
 
-    @_waits
     def largest(self, value: int) -> int:
         """The largest of all ranks' values."""
-        values = np.array(value, np.int64)
-        _await(self.mpi.Iallreduce(MPI.IN_PLACE, values, MPI.MAX))
-        return int(values)
+        return int(self._allreduce(value, MPI.MAX))
 
-    @_waits
     def total(self, value: int) -> int:
         """The sum of all ranks' values."""
-        values = np.array(value, np.int64)
-        _await(self.mpi.Iallreduce(MPI.IN_PLACE, values))
-        return int(values)
+        return int(self._allreduce(value, MPI.SUM))
 
-    @_waits
     def all_equal(self, value: int) -> bool:
         """Whether all ranks have the same value (of less than 63 bits)."""
-        ends = np.array([value, -value], np.int64)
-        _await(self.mpi.Iallreduce(MPI.IN_PLACE, ends, MPI.MAX))
-        return int(ends[0]) == -int(ends[1])
+        largest, smallest = self._allreduce([value, -value], MPI.MAX).tolist()
+        return largest == -smallest
 
     @_waits
     def extents(self, count: int) -> list[tuple[int, int]]:
-        """Where each rank's items stand if all are laid out in the order of the caller's ranks.
+        """Where each rank's items are if all are laid out in the order of the caller's ranks.
 
         Args:
             count: how many items this rank has.
 
         Returns:
-            First and one-past-last item of every rank of this comm.
+            First and one-past-last item of every rank of this communicator.
         """
-        counts = np.zeros(self.size, np.int64)
-        counts[self._base.rank] = count
-        _await(self._base.Iallreduce(MPI.IN_PLACE, counts))
-        callers = np.zeros(self.size, np.int64)
-        callers[self.rank] = self._base.rank
-        self.mpi.Allreduce(MPI.IN_PLACE, callers)
-        ends = np.cumsum(counts)
-        return [(int(ends[c] - counts[c]), int(ends[c])) for c in callers]
-
-    def node_of(self, rank: int) -> int:
-        """The node that `rank` stands on."""
-        return next(node for node, (_, end) in enumerate(self.node_ranks) if rank < end)
+        counts, callers = self._of_each_rank(count), self._of_each_rank(self._base.rank)
+        ends = np.cumsum(counts[np.argsort(callers)])[callers]
+        return [(int(end - count), int(end)) for end, count in zip(ends, counts, strict=True)]
 
     @_waits
     def broadcast_among_leaders(self, array: np.ndarray, node: int = 0) -> None:
         """Send one node's contiguous `array` to the same array of every other node."""
-        _await(self.node_comm.Ibarrier())
+        _wait_for(self.node_comm.Ibarrier())
         if self.leader_comm is not None and self.nodes > 1:
             flat = array.reshape(-1)
             block = (1 << 28) // max(1, flat.itemsize)  # counts stay below MPI's 2**31
             for start in range(0, flat.size, block):
                 self.leader_comm.Bcast(flat[start : start + block], node)
-        _await(self.node_comm.Ibarrier())
+        _wait_for(self.node_comm.Ibarrier())
 
-    @_waits
     def gather_texts(self, text: str) -> list[str] | None:
         """The texts of all ranks in rank order, on rank 0; None elsewhere."""
-        own = np.frombuffer(text.encode(), np.uint8).copy()
-        sizes = np.zeros(self.size, np.int64)
-        sizes[self.rank] = len(own)
-        self.mpi.Allreduce(MPI.IN_PLACE, sizes)
-        whole = np.empty(int(sizes.sum()), np.uint8) if self.is_first else None
-        self.mpi.Gatherv(own, None if whole is None else [whole, sizes.tolist()])
+        data = np.frombuffer(text.encode(), np.uint8)
+        sizes = self._of_each_rank(len(data))
+        whole = self.gather(data, sizes.tolist())
         if whole is None:
             return None
         return [part.tobytes().decode() for part in np.split(whole, np.cumsum(sizes)[:-1])]
 
     @_waits
     def gather(self, values: np.ndarray, counts: list[int]) -> np.ndarray | None:
-        """The float64 `values` of all ranks in rank order, on rank 0; None elsewhere.
+        """The `values` of all ranks in rank order, on rank 0; None elsewhere.
 
         Args:
-            values: this rank's values, as many as ``counts[rank]``.
+            values: this rank's values, as many as ``counts[rank]``, of one dtype on all ranks.
             counts: how many values each rank has; the same list on every rank.
         """
-        whole = np.empty(sum(counts), np.float64) if self.is_first else None
+        whole = np.empty(sum(counts), values.dtype) if self.is_first else None
         receive = None if whole is None else [whole, counts]
-        self.mpi.Gatherv(np.ascontiguousarray(values, np.float64), receive)
+        self.mpi.Gatherv(np.ascontiguousarray(values), receive)
         return whole
 
+    @_waits
+    def _allreduce(self, values: Any, operation: "MPI.Op") -> np.ndarray:
+        """int64 numbers of all ranks, combined."""
+        result = np.array(values, np.int64)
+        _wait_for(self.mpi.Iallreduce(MPI.IN_PLACE, result, operation))
+        return result
 
-def _await(request: "MPI.Request") -> None:
-    """Wait, and leave the core to the rank that is waited for: it may be at work for long.
+    def _of_each_rank(self, value: int) -> np.ndarray:
+        """(size,) the values of all ranks."""
+        values = np.zeros(self.size, np.int64)
+        values[self.rank] = value
+        return self._allreduce(values, MPI.SUM)
 
-    MPI itself polls all the time. With more ranks than cores that would slow down the one at work.
+    def _broadcast_text(self, text: str, root: int = 0) -> str:
+        data = np.frombuffer(text.encode(), np.uint8)
+        size = np.array(len(data))
+        _wait_for(self.mpi.Ibcast(size, root))
+        data = data.copy() if self.rank == root else np.empty(int(size), np.uint8)
+        self.mpi.Bcast(data, root)
+        return data.tobytes().decode()
+
+
+def communicator_of(base: Any) -> Communicator:
+    """The Communicator of an MPI communicator; None means all ranks. Collective.
+
+    It is made at the first call, kept with the MPI communicator and freed with it: each needs
+    several of MPI's own, of which an MPI has a few thousand, and a program may make many trainers.
+
+    Raises:
+        InputError: not a communicator of one group of ranks.
     """
-    for _ in range(POLLS):
-        if request.Test():
-            return
-    while not request.Test():
-        time.sleep(NAP)
+    base = MPI.COMM_WORLD if base is None else base
+    if not isinstance(base, MPI.Intracomm) or base == MPI.COMM_NULL:
+        what = f"{type(base).__name__} is no communicator that this rank belongs to"
+        raise InputError(what, "comm", "give one of mpi4py's, or None for all ranks")
+    made: Any = base.Get_attr(_KEY)
+    if made is None:
+        made = Communicator(base)
+        base.Set_attr(_KEY, made)
+    return made
+
+
+def _free(base: "MPI.Comm", key: int, made: Communicator) -> None:
+    if not MPI.Is_finalized():
+        made.free()
+
+
+_KEY = MPI.Comm.Create_keyval(delete_fn=_free)
+
+
+def mpi_library() -> str:
+    """The MPI library and its version, one line."""
+    return MPI.Get_library_version().replace("\0", "").split("\n")[0].strip()
+
+
+def finalize() -> None:
+    """End MPI in this process. Collective: all ranks of the program wait for one another."""
+    MPI.Finalize()
 
 
 def shared_memory_room() -> int:
@@ -330,11 +350,19 @@ def machine_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def _wait_for(request: "MPI.Request") -> None:
+    """Wait, and leave the core to the rank that is waited for: it may be at work for long.
+
+    MPI itself polls all the time. With more ranks than cores that would slow down the one at work.
+    """
+    for _ in range(POLLS):
+        if request.Test():
+            return
+    while not request.Test():
+        time.sleep(NAP)
+
+
 def _node_communicator(base: "MPI.Comm", shared: bool) -> "MPI.Comm":
     if shared:
         return base.Split_type(MPI.COMM_TYPE_SHARED, base.rank)
     return base.Split(base.rank)
-
-
-def _communicator_or_none(comm: "MPI.Comm") -> "MPI.Comm | None":
-    return None if comm == MPI.COMM_NULL else comm

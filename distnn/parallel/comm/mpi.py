@@ -1,4 +1,4 @@
-"""The one import of MPI, after the config that must stand in the environment before it."""
+"""The one import of MPI, after the settings that must be in the environment before it."""
 
 import os
 

@@ -18,10 +18,9 @@ PAGE = 4096  # pages, so that the rank that first writes an array has it in its 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """`count` node-shared arrays of one shape and dtype: what `SharedMemory.arrays` takes.
+    """`count` arrays of one shape and dtype: what `SharedMemory.arrays` allocates.
 
-    Whoever allocates says so in such specs first, so that what a node needs is known before any
-    memory is taken.
+    `needed_bytes` of the same specs says what a node needs before any memory is taken.
     """
 
     count: int
@@ -29,24 +28,28 @@ class ArraySpec:
     dtype: DTypeLike
 
     @property
+    def array_bytes(self) -> int:
+        """Bytes of one array."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
     def stride(self) -> int:
         """Bytes from one array to the next: whole pages."""
-        elements = math.prod(self.shape)
-        return -(-elements * np.dtype(self.dtype).itemsize // PAGE) * PAGE
+        return -(-self.array_bytes // PAGE) * PAGE
 
     @property
     def bytes(self) -> int:
-        """Bytes of all arrays together."""
+        """Bytes that are allocated for all: a page more, so that the first starts on a page."""
         return self.count * self.stride + PAGE
 
 
 def needed_bytes(specs: Iterable[ArraySpec]) -> int:
-    """What a node shares for these arrays."""
+    """What a node needs for these arrays."""
     return sum(spec.bytes for spec in specs)
 
 
 class SharedMemory:
-    """Hands out node-shared arrays and gives them all back at once.
+    """Allocates arrays that a node's ranks share, and frees them all at once.
 
     Reading what another rank wrote takes a barrier in between (see `barrier`), which holds the
     fences that the memory model of MPI's shared windows asks for.
@@ -56,29 +59,28 @@ class SharedMemory:
         self.comm = comm
         self._windows: list[MPI.Win] = []
 
-    def arrays(self, count: int, shape: tuple[int, ...], dtype: Any) -> list[np.ndarray]:
-        """`count` arrays of one shape, zero-filled, the same memory on every rank of the node.
+    def arrays(self, spec: ArraySpec) -> list[np.ndarray]:
+        """Zero-filled arrays, the same memory on every rank of the node.
 
         Collective over the node. Each array starts on a page of its own.
         """
-        dtype, stride = np.dtype(dtype), ArraySpec(count, shape, dtype).stride
-        used = math.prod(shape) * dtype.itemsize
-        memory = self._allocate(count * stride)
-        starts = range(0, count * stride, stride) if stride else [0] * count
-        return [memory[start : start + used].view(dtype).reshape(shape) for start in starts]
+        memory = self._allocate(spec.bytes)
+        starts = [number * spec.stride for number in range(spec.count)]
+        parts = [memory[start : start + spec.array_bytes] for start in starts]
+        return [part.view(spec.dtype).reshape(spec.shape) for part in parts]
 
-    def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    def array(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """One array, as `arrays`."""
-        return self.arrays(1, shape, dtype)[0]
+        return self.arrays(ArraySpec(1, shape, dtype))[0]
 
     @staticmethod
-    def private(size: int, dtype: Any) -> np.ndarray:
+    def private(size: int, dtype: DTypeLike) -> np.ndarray:
         """An array (size,) of this rank's own, zero-filled, that starts on a page."""
-        dtype = np.dtype(dtype)
-        return _from_page(np.zeros(size * dtype.itemsize + PAGE, np.uint8)).view(dtype)
+        n_bytes = size * np.dtype(dtype).itemsize
+        return _from_page(np.zeros(n_bytes + PAGE, np.uint8)).view(dtype)
 
     def sync(self) -> None:
-        """A memory fence: what other ranks wrote before a meeting is seen after it.
+        """A memory fence: what other ranks wrote before a barrier is seen after it.
 
         MPI asks for one call per window; in MPICH and Open MPI each call fences all memory.
         """
@@ -94,17 +96,17 @@ class SharedMemory:
         self._windows.clear()
 
     def _allocate(self, size: int) -> np.ndarray:
-        """Bytes that start on a page; private where the rank is alone on its node."""
+        """From `size` bytes those after the first page's start; private for a rank alone."""
         if self.comm.node_size == 1:
-            return self.private(size, np.uint8)
-        own = size + PAGE if self.comm.node_rank == 0 else 0
+            return _from_page(np.zeros(size, np.uint8))
+        own = size if self.comm.node_rank == 0 else 0
         comm = cast("MPI.Intracomm", self.comm.node_comm)
         with self.comm.status.waiting():
             window = MPI.Win.Allocate_shared(own, 1, comm=comm)
             window.Lock_all(MPI.MODE_NOCHECK)
         self._windows.append(window)
         buffer, _ = window.Shared_query(0)
-        return _from_page(np.asarray(memoryview(cast(Any, buffer)), np.uint8)[: size + PAGE])
+        return _from_page(np.asarray(memoryview(cast(Any, buffer)), np.uint8)[:size])
 
 
 def _from_page(memory: np.ndarray) -> np.ndarray:
@@ -115,7 +117,7 @@ def _from_page(memory: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def closing(memory: SharedMemory) -> Iterator[None]:
-    """Give memory back after the work, and after an error that rises on every rank.
+    """Close `memory` after the work, and after an error that is raised on every rank.
 
     After any other error this rank is alone with it, and must not wait for the others.
     """

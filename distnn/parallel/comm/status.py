@@ -1,183 +1,185 @@
-"""What the ranks of a node tell of themselves, without a message: a page of shared memory.
+"""The status of a node's ranks: a table in memory that they share, read without a message.
 
-Each rank has a line of numbers on it, written by that rank alone, and read by whoever wants to
-know why nothing moves: the other ranks' watches, and the witness, a process that imports no more
-than this file.
+Each rank writes a row of its own. Who wants to know why nothing moves reads them all: the
+watchdogs of the other ranks and the death monitor, a process without numpy and MPI, which is why
+this file needs neither.
 """
 
+import ctypes
 import fcntl
 import mmap
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from distnn.errors import RankFailed
 
 STALL_TIMEOUT = 600.0
-LINE = 8  # numbers of a line: one cache line
-LIFELINE = 8  # numbers of another line, in which the kernel marks a rank's death: see `lifeline`
-OWNER, DIED = 0x3FFFFFFF, 0x40000000  # in its first one: linux/futex.h
-PROCESS, RANK, PHASE, STEP, MOVES, WAITING, WORKING, ENDED = range(LINE)
-TOLD, FAILED, CODE, WITNESSED, ELSEWHERE = range(5)  # of the line that belongs to all
 PHASES = ("start-up", "reading of data", "step", "evaluation", "checkpoint", "end")
-STATES = {"T": "stopped by a signal", "t": "held by a debugger", "Z": "dead", "X": "dead"}
-STATES |= {"R": "running", "S": "sleeping", "D": "waiting for a disk or network"}
-HALTED = {STATES[letter] for letter in "TtZX"}
+CACHE_LINE = 64  # bytes, the size of each row: ranks do not slow one another down
+OWNER, OWNER_DIED = 0x3FFFFFFF, 0x40000000  # FUTEX_TID_MASK, FUTEX_OWNER_DIED of linux/futex.h
+
+
+def _numbers(*names: str) -> tuple[tuple[str, type[ctypes.c_int64]], ...]:
+    return tuple((name, ctypes.c_int64) for name in names)
+
+
+class RankRow(ctypes.Structure):
+    """The status of one rank, written by that rank alone.
+
+    Attributes:
+        process, rank: the process's number, and its rank.
+        phase: the kind of work it is at, an index of PHASES.
+        steps: how many are done.
+        events: how often something else was done.
+        waiting: above 0 while it waits for other ranks.
+        working: above 0 during work in one piece, see `RankStatus.working`.
+        done: whether it may end now, and that is no failure.
+    """
+
+    process: int
+    rank: int
+    phase: int
+    steps: int
+    events: int
+    waiting: int
+    working: int
+    done: int
+    _fields_ = _numbers("process", "rank", "phase", "steps", "events", "waiting", "working", "done")
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the rank has come to where it waits for others, or to its end."""
+        return bool(self.waiting or self.done)
+
+
+class SharedRow(ctypes.Structure):
+    """What belongs to all ranks of the node.
+
+    Attributes:
+        reported: whether somebody has the right to report why the job ends.
+        failed: the rank that failed plus 1; 0: none.
+        exit_code: of the job, once a rank has failed.
+        monitored: whether the death monitor is there.
+        events_elsewhere: how often something was done on other nodes.
+    """
+
+    reported: int
+    failed: int
+    exit_code: int
+    monitored: int
+    events_elsewhere: int
+    _fields_ = _numbers("reported", "failed", "exit_code", "monitored", "events_elsewhere")
+
+
+class MutexRow(ctypes.Structure):
+    """A mutex that its rank holds while it lives, see `watchdog.robust_mutex`."""
+
+    state: int  # its first 32 bits, where the C library has the owner's thread
+    _fields_ = (("state", ctypes.c_uint32), ("_rest", ctypes.c_char * (CACHE_LINE - 4)))
+
+
+def is_held(state: int) -> bool:
+    """Whether a living rank holds the mutex with this state."""
+    return bool(state & OWNER)
+
+
+def is_orphaned(state: int) -> bool:
+    """Whether the rank that held the mutex with this state has died."""
+    return bool(state & OWNER_DIED)
 
 
 class RankStatus:
-    """Where this rank is in its work. Nobody reads it until it is put on a board.
+    """Where this rank is in its work. Nobody else sees it until it is `move`d into a table.
 
     Attributes:
-        stall_timeout: seconds without any movement on the board after which the job is ended.
+        stall_timeout: seconds without any progress after which the job is ended.
         stop: how this rank is asked to stop at the next step boundary; None: it cannot be.
+        row, shared: this rank's row, and the one of all.
     """
 
     def __init__(self) -> None:
         self.stall_timeout = STALL_TIMEOUT
         self.stop: Callable[[], None] | None = None
-        self.line = memoryview(bytearray(8 * LINE)).cast("q")
-        self.common = memoryview(bytearray(8 * LINE)).cast("q")
+        self.row, self.shared = RankRow(), SharedRow()
+
+    def move(self, row: RankRow, shared: SharedRow) -> None:
+        """Use other rows from now on; this rank's keeps its values."""
+        ctypes.memmove(ctypes.byref(row), ctypes.byref(self.row), CACHE_LINE)
+        self.row, self.shared = row, shared
 
     def check(self) -> None:
         """Raise RankFailed if another rank of the node has failed."""
-        if self.common[FAILED]:
-            raise RankFailed(f"rank {self.common[FAILED] - 1} failed; this rank cannot go on")
+        if self.shared.failed:
+            raise RankFailed(f"rank {self.shared.failed - 1} failed; this rank cannot go on")
 
     def enter(self, phase: str) -> None:
         """Another kind of work begins, one of PHASES."""
-        self.line[PHASE] = PHASES.index(phase)
-        self.line[MOVES] += 1
+        self.row.phase = PHASES.index(phase)
+        self.row.events += 1
 
     def step(self, number: int) -> None:
         """So many steps are done."""
-        self.line[STEP] = number
+        self.row.steps = number
 
     def moved(self) -> None:
         """Some other piece of work is done."""
-        self.line[MOVES] += 1
+        self.row.events += 1
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """This rank has arrived and waits for others."""
-        self.line[WAITING] += 1
+        self.row.waiting += 1
         try:
             yield
         finally:
-            self.line[WAITING] -= 1
+            self.row.waiting -= 1
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Work in one piece: as long as this process computes, reads or writes, it moves."""
-        self.line[WORKING] += 1
+        """Work in one piece: it counts as progress while this process computes, reads or writes."""
+        self.row.working += 1
         try:
             yield
         finally:
-            self.line[WORKING] -= 1
+            self.row.working -= 1
 
 
 class StatusTable:
-    """The lines of a node's ranks, and one line for all of them.
+    """The rows of a node's ranks.
 
     Args:
-        handle: of an open file that all of them map.
+        handle: of an open file that all of them map, of `bytes(ranks)` bytes.
         ranks: how many there are on this node.
+
+    Attributes:
+        rows, mutexes: one for each rank, in the order of the node's ranks.
+        shared: the one row that belongs to all.
     """
 
     def __init__(self, handle: int, ranks: int) -> None:
-        self.handle, self.ranks = handle, ranks
-        self._numbers = memoryview(mmap.mmap(handle, StatusTable.bytes(ranks))).cast("q")
-        self.common = self.line(ranks)
+        self.handle = handle
+        # rows keep the memory mapped; without any of them it is unmapped
+        memory = mmap.mmap(handle, StatusTable.bytes(ranks))
+        starts = range(0, CACHE_LINE * ranks, CACHE_LINE)
+        self.rows = [RankRow.from_buffer(memory, start) for start in starts]
+        self.mutexes = [MutexRow.from_buffer(memory, start + starts.stop) for start in starts]
+        self.shared = SharedRow.from_buffer(memory, 2 * starts.stop)
 
     @staticmethod
     def bytes(ranks: int) -> int:
         """How large the file must be."""
-        return 8 * (LINE * (ranks + 1) + LIFELINE * ranks)
+        return CACHE_LINE * (2 * ranks + 1)
 
-    def line(self, node_rank: int) -> memoryview:
-        """The numbers of one rank of the node."""
-        return self._numbers[node_rank * LINE : (node_rank + 1) * LINE]
+    def dead_rows(self) -> list[RankRow]:
+        """The ranks that the kernel knows to be dead or dying, and that were not done."""
+        both = zip(self.rows, self.mutexes, strict=True)
+        return [row for row, mutex in both if is_orphaned(mutex.state) and not row.done]
 
-    def lines(self) -> list[memoryview]:
-        """The numbers of every rank of the node."""
-        return [self.line(node_rank) for node_rank in range(self.ranks)]
-
-    def lifeline(self, node_rank: int) -> memoryview:
-        """The numbers that tell of one rank's death."""
-        start = LINE * (self.ranks + 1) + LIFELINE * node_rank
-        return self._numbers[start : start + LIFELINE]
-
-    def lifelines(self) -> list[memoryview]:
-        """The numbers that tell of every rank's death."""
-        return [self.lifeline(node_rank) for node_rank in range(self.ranks)]
-
-    def dying(self) -> list[memoryview]:
-        """The lines of ranks that are dead, or about to be, and may not end yet."""
-        both = zip(self.lines(), self.lifelines(), strict=True)
-        return [line for line, life in both if is_marked(life[0]) and not line[ENDED]]
-
-    def claim(self) -> bool:
-        """The right to tell why the job ends; only the first who asks has it."""
+    def claim_report(self) -> bool:
+        """Whether the caller is the first to ask, who alone may report why the job ends."""
         fcntl.lockf(self.handle, fcntl.LOCK_EX)
         try:
-            told, self.common[TOLD] = self.common[TOLD], 1
+            reported, self.shared.reported = self.shared.reported, 1
         finally:
             fcntl.lockf(self.handle, fcntl.LOCK_UN)
-        return not told
-
-
-def is_held(first: int) -> bool:
-    """Whether a living rank holds the lifeline with this first number."""
-    return bool(first & OWNER)
-
-
-def is_marked(first: int) -> bool:
-    """Whether the rank that held the lifeline with this first number has died."""
-    return bool(first & DIED)
-
-
-def place(line: memoryview, host: str) -> str:
-    """A rank and where it is in its work, in words."""
-    return f"rank {line[RANK]} on {host} (process {line[PROCESS]}) in {doing(line)}"
-
-
-def deaths(lines: list[memoryview], host: str) -> str:
-    """That these ranks died, in words; more than one where a launcher was quicker than a look."""
-    return f"distnn: {', '.join(place(line, host) for line in lines)} died; the job ends"
-
-
-def doing(line: memoryview) -> str:
-    """What a rank is at, in words: ``step 12`` is the one that is not finished."""
-    phase = PHASES[line[PHASE]]
-    if phase == "step":
-        return f"step {line[STEP] + 1}"
-    return f"{phase} after step {line[STEP]}" if line[STEP] else phase
-
-
-def state(process: int) -> str:
-    """What the system says a process does; empty where it says nothing."""
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return ""
-    letter = stat.rpartition(")")[2].split()[0]
-    return STATES.get(letter, "")
-
-
-def open_process(process: int) -> int | None:
-    """A handle that a poll reports when the process ends; None where the system has none."""
-    try:
-        return os.pidfd_open(process)
-    except (OSError, AttributeError):
-        return None
-
-
-def tell(text: str) -> None:
-    """Lines on standard error at once, past any lock that a stuck thread may hold."""
-    data = (text.rstrip("\n") + "\n").encode(errors="replace")
-    try:
-        while data:
-            data = data[os.write(2, data) :]
-    except OSError:
-        return  # nobody reads any more
+        return not reported

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from distnn.parallel.comm.mpi import MPI
-from distnn.parallel.comm.shared_memory import SharedMemory
+from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory
 from distnn.parallel.reduction import ordered_sum, tree
 from distnn.parallel.reduction.blocks import block_ranges
 from distnn.parallel.reduction.ownership import Ownership
@@ -38,7 +38,9 @@ class InterNode:
         is_complete = (0, ownership.slices) in partial_sums  # then there is nothing to send
         senders = [] if is_complete else self._others
         nodes = [piece for node in senders for piece in ownership.node_pieces(node)]
-        arrays = memory.arrays(len(nodes) if first < last else 0, (last - first,), weights.dtype)
+        arrays = memory.arrays(
+            ArraySpec(len(nodes) if first < last else 0, (last - first,), weights.dtype)
+        )
         self.received = dict(zip(nodes, arrays, strict=False))
         self._own_pieces = [
             self._leaves(piece, partial_sums)

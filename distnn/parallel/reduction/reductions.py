@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from distnn.parallel.comm.mpi import MPI
-from distnn.parallel.comm.shared_memory import SharedMemory
+from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory
 from distnn.parallel.reduction import tree
 from distnn.parallel.reduction.ownership import Ownership
 
@@ -43,7 +43,7 @@ class Ordered:
     def __init__(self, memory: SharedMemory, own: Ownership, dtype: Any) -> None:
         comm = memory.comm
         nodes = own.rank_pieces(comm.node)
-        arrays = memory.arrays(len(nodes), (own.size,), dtype)
+        arrays = memory.arrays(ArraySpec(len(nodes), (own.size,), dtype))
         self.partial_sums = dict(zip(nodes, arrays, strict=True))
         self.tasks, count = tree.slice_tasks(*own.run(comm.rank), own.slices)
         self.vectors = [self.partial_sums[piece] for piece in own.pieces(comm.rank)]

@@ -1,7 +1,7 @@
-"""A small process beside a node's ranks that says which of them died.
+"""A process beside a node's ranks that reports which of them died.
 
-Some launchers end all ranks as soon as one is dead, before any of them can say which one it was.
-This process is not theirs to end; it goes when the ranks are gone.
+Some launchers end all ranks as soon as one is dead, before any of them can report which one it was.
+They do not end this process, which has a session of its own; it ends when the ranks have.
 """
 
 import os
@@ -12,101 +12,102 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distnn.parallel.comm.status import (
-    ENDED,
-    PROCESS,
-    WITNESSED,
-    StatusTable,
-    deaths,
-    is_held,
-    open_process,
-    tell,
-)
+from distnn.parallel.comm.futex import wait_for_release
+from distnn.parallel.comm.status import RankRow, StatusTable, is_held
+from distnn.parallel.watchdog.reports import describe_deaths, write_report
 
 if TYPE_CHECKING:
     import subprocess
 
 PACKAGE = Path(__file__).parents[2]
-SCRIPT = "import sys; sys.path.insert(0, sys.argv.pop()); "
+# after the standard library: nothing that lies beside the package can take its place
+SCRIPT = "import sys; sys.path.append(sys.argv.pop()); "
 SCRIPT += "from distnn.parallel.watchdog.death_monitor import main; main(*sys.argv[1:])"
-START_SECONDS = 1.0  # longest that a rank waits for the witness to be there
+START_SECONDS = 1.0  # longest that a rank waits for the monitor to be there
 LOOK_SECONDS = 1.0  # at most, to the next look at who has ended without a mark
-PATIENCE = 5.0  # seconds that a launcher has to end what is left of a job
+LAUNCHER_SECONDS = 5.0  # that a launcher has to end what is left of a job
 
 
-def start(board: StatusTable, host: str) -> "subprocess.Popen[bytes]":
-    """Start the witness of a node's board, in a session of its own."""
+def start(table: StatusTable, host: str) -> "subprocess.Popen[bytes]":
+    """Start the monitor of a node's ranks.
+
+    Python runs isolated: no module of the working directory or of the user's is imported.
+    """
     import subprocess
 
-    arguments = [str(board.handle), str(board.ranks), host, str(PACKAGE.parent)]
+    arguments = [str(table.handle), str(len(table.rows)), host, str(PACKAGE.parent)]
     return subprocess.Popen(
-        [sys.executable, "-E", "-S", "-c", SCRIPT, *arguments],
+        [sys.executable, "-I", "-S", "-c", SCRIPT, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        pass_fds=[board.handle],
+        pass_fds=[table.handle],
         start_new_session=True,
         close_fds=True,
     )
 
 
-def await_start(board: StatusTable) -> None:
-    """Wait a little until deaths are seen."""
+def wait_for_start(table: StatusTable) -> None:
+    """Wait a little until the monitor is there."""
     until = time.monotonic() + START_SECONDS
-    while not board.common[WITNESSED] and time.monotonic() < until:
+    while not table.shared.monitored and time.monotonic() < until:
         time.sleep(0.001)
 
 
+def open_process(process: int) -> int | None:
+    """A handle that a poll reports when the process ends; None where the system has none."""
+    try:
+        return os.pidfd_open(process)
+    except (OSError, AttributeError):
+        return None
+
+
 def main(handle: str, ranks: str, host: str) -> None:
-    """Wait until every rank has ended; tell the first one that did so out of turn."""
-    board = StatusTable(int(handle), int(ranks))
+    """Wait until every rank has ended; report the first one that did so before it was done."""
+    table = StatusTable(int(handle), int(ranks))
     poll, alive, dead = select.poll(), {}, []
-    for line in board.lines():
-        process = open_process(line[PROCESS])
+    for row in table.rows:
+        process = open_process(row.process)
         if process is not None:
-            alive[process] = line
+            alive[process] = row
             poll.register(process, select.POLLIN)
-        elif not Path(f"/proc/{line[PROCESS]}").exists() and not line[ENDED]:
-            dead.append(line)
-    board.common[WITNESSED] = 1
-    if dead := dead or _first_dead(board, poll, alive):
-        if board.claim():
-            tell(deaths(board.dying() or dead, host))
-        _end_the_others(poll, alive)
+        elif not Path(f"/proc/{row.process}").exists() and not row.done:
+            dead.append(row)
+    table.shared.monitored = 1
+    if dead := dead or _first_dead(table, poll, alive):
+        if table.claim_report():
+            write_report(describe_deaths(table.dead_rows() or dead, host))
+        _kill_the_rest(poll, alive)
 
 
-def _first_dead(
-    board: StatusTable, poll: select.poll, alive: dict[int, memoryview]
-) -> list[memoryview]:
-    """The lines of who died first, or was found so at the same look; none if all ended in turn."""
-    from distnn.parallel.watchdog.robust_mutex import (
-        await_change,  # the ranks wait for this process no longer
-    )
-
-    marks = True
+def _first_dead(table: StatusTable, poll: select.poll, alive: dict[int, RankRow]) -> list[RankRow]:
+    """Who died first, or was found dead at the same look; none if all were done."""
+    uses_mutexes = True
     while alive:
-        seen = [(numbers, numbers[0]) for numbers in board.lifelines()]
-        if dying := board.dying():
-            return dying
-        ended = [_gone(poll, alive, process) for process, _ in poll.poll(0 if marks else None)]
-        if dead := [line for line in ended if not line[ENDED]]:
+        seen = [(mutex, mutex.state) for mutex in table.mutexes]  # once: it may change any time
+        if dead := table.dead_rows():
             return dead
-        marks = marks and await_change([one for one in seen if is_held(one[1])], LOOK_SECONDS)
+        timeout = 0 if uses_mutexes else None
+        ended = [_forget(poll, alive, process) for process, _ in poll.poll(timeout)]
+        if dead := [row for row in ended if not row.done]:
+            return dead
+        held = [(mutex, state) for mutex, state in seen if is_held(state)]
+        uses_mutexes = uses_mutexes and wait_for_release(held, LOOK_SECONDS)
     return []
 
 
-def _gone(poll: select.poll, alive: dict[int, memoryview], process: int) -> memoryview:
-    """Take a process that has ended off the list; its line."""
+def _forget(poll: select.poll, alive: dict[int, RankRow], process: int) -> RankRow:
+    """Remove a process that has ended; its row."""
     poll.unregister(process)
     os.close(process)
     return alive.pop(process)
 
 
-def _end_the_others(poll: select.poll, alive: dict[int, memoryview]) -> None:
-    """What the launcher has not ended in a while would wait for the dead rank forever."""
-    until = time.monotonic() + PATIENCE
+def _kill_the_rest(poll: select.poll, alive: dict[int, RankRow]) -> None:
+    """Kill what the launcher has not ended in a while: it would wait for the dead rank forever."""
+    until = time.monotonic() + LAUNCHER_SECONDS
     while alive and time.monotonic() < until:
         for process, _ in poll.poll(100):
-            _gone(poll, alive, process)
+            _forget(poll, alive, process)
     for process in alive:
         try:
             signal.pidfd_send_signal(process, signal.SIGKILL)

@@ -1,8 +1,8 @@
-"""The stall watch: a thread on every rank that ends a job in which nothing moves any more.
+"""A thread on every rank that ends a job which can go on no more.
 
-It wakes twice a second, reads its node's board and sleeps again. It is woken at once when a rank
-of the node dies or a signal arrives, also while the rank itself is inside a call to MPI. Where all
-ranks of its node wait for other nodes, it goes by what is heard of those (see `pulse`).
+It wakes twice a second, reads its node's status table and sleeps again. It is woken at once when a
+rank of the node dies or a signal arrives, also while the rank itself is inside a call to MPI. Where
+all ranks of its node wait for other nodes, it goes by what is known of those (see `heartbeat`).
 """
 
 import os
@@ -21,268 +21,200 @@ import numpy as np
 from distnn.errors import DistnnError, RankFailed
 from distnn.parallel.comm.communicator import SHARED_MEMORY, Communicator
 from distnn.parallel.comm.mpi import MPI
-from distnn.parallel.comm.status import (
-    CODE,
-    ELSEWHERE,
-    ENDED,
-    FAILED,
-    HALTED,
-    MOVES,
-    PHASE,
-    PROCESS,
-    RANK,
-    STEP,
-    WAITING,
-    WORKING,
-    StatusTable,
-    deaths,
-    doing,
-    open_process,
-    place,
-    state,
-    tell,
-)
+from distnn.parallel.comm.status import RankRow, SharedRow, StatusTable
 from distnn.parallel.watchdog import death_monitor, heartbeat, robust_mutex
+from distnn.parallel.watchdog.reports import describe_deaths, describe_rank, write_report
+from distnn.parallel.watchdog.stall import StallDetector
 
 INTERVAL = 0.5  # seconds between two looks
-HEARD_SECONDS = 0.2  # that the launcher has to pass a text on; it drops what it has not read
+REPORT_SECONDS = 0.2  # that the launcher has to pass a text on; it drops what it has not read
 ABORT_SECONDS = 5  # that MPI has to end a job; then the system ends this process
-TOGETHER_SECONDS = 5.0  # in which an error of all ranks rises on all of them
-AFAR = 2  # stall timeouts that ranks wait for other nodes of which nothing can be heard
-RAISE_SECONDS = 6.0  # that a failure elsewhere has to rise on this rank as an exception
-PAGE = 4096  # bytes between two looks, of which reading the counters takes some hundred
-BUSY = 0.02  # of the time between two looks: a process that computes so much is at work
+TOGETHER_SECONDS = 5.0  # in which an error of all ranks is raised on all of them
+RAISE_SECONDS = 6.0  # in which a failure elsewhere must be raised on this rank as an exception
+LEAST_BYTES = 4096  # between two looks; reading the counters takes some hundred itself
+LEAST_SHARE = 0.02  # of the time between two looks: a process that computes so much is at work
 
 
 class Watchdog:
     """Watches over the ranks of this node. Made collectively; then each rank is on its own.
 
     Args:
-        comm: whose board of whereabouts is made here.
-        ends_job: whether a failure ends the job. Else it rises as `RankFailed` on the other ranks,
-            and only ranks that cannot be reached so end the job.
+        comm: its status is kept in a table of the node from now on.
+        ends_job: whether a failure ends the job. Else it is raised as `RankFailed` on the other
+            ranks, and only ranks that cannot be reached so end the job.
     """
 
     def __init__(self, comm: Communicator, *, ends_job: bool = True) -> None:
         self.comm, self.ends_job = comm, ends_job
-        self.host = socket.gethostname()
-        self.board, self._let_go = _shared_board(comm)
-        self._here = comm.status
-        self._hears_others = heartbeat.can_be_felt(comm)
-        self._pulse = None
-        if self._hears_others and comm.node_rank == 0:
-            self._pulse = heartbeat.Heartbeat(comm, self.board, self.host)
-        self._witness = None
+        self._host, self._status = socket.gethostname(), comm.status
+        self._table, self._release_mutex = _create_table(comm)
+        has_heartbeat = heartbeat.is_possible(comm)
+        self._heartbeat = None
+        if has_heartbeat and comm.node_rank == 0:
+            self._heartbeat = heartbeat.Heartbeat(comm, self._table, self._host)
+        self._detector = StallDetector(
+            comm, self._table, self._host, has_heartbeat, self._heartbeat
+        )
+        self._monitor = None
         if comm.node_rank == 0 and comm.size > 1 and ends_job:
-            self._witness = death_monitor.start(self.board, self.host)
+            self._monitor = death_monitor.start(self._table, self._host)
         self._parent = os.getppid()
-        self._wake, self._bell = os.pipe()
+        self._wake_read, self._wake_write = os.pipe()
         self._poll = select.poll()
-        self._poll.register(self._wake, select.POLLIN)
+        self._poll.register(self._wake_read, select.POLLIN)
         self._processes = self._open_processes()
-        self._heard: dict[int, Callable[[bytes], None]] = {}
+        self._callbacks: dict[int, Callable[[bytes], None]] = {}
         self._closed = False
         self._activity = _activity()
-        self._thread = threading.Thread(target=self._run, name="distnn watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="distnn watchdog", daemon=True)
         self._thread.start()
         if ends_job and comm.rank != 0:  # costs nothing: rank 0 now looks at files, alone
-            death_monitor.await_start(self.board)
+            death_monitor.wait_for_start(self._table)
 
-    def hear(self, handle: int, called: Callable[[bytes], None]) -> None:
-        """Have the thread call `called` with what can be read from a pipe, as soon as it can."""
-        self._heard[handle] = called
+    def on_readable(self, handle: int, callback: Callable[[bytes], None]) -> None:
+        """Have the thread call `callback` with what can be read from a pipe, as soon as it can."""
+        self._callbacks[handle] = callback
         self._poll.register(handle, select.POLLIN)
-        os.write(self._bell, b"!")
+        os.write(self._wake_write, b"!")
 
     def leave(self) -> None:
         """From now on this rank may end, and that is no failure; it is watched until it does."""
-        self._here.enter("end")
-        self._close_pulse()
-        self._end_in_turn()
-        if self._witness is not None:
-            self._witness.returncode = 0  # it goes when the ranks are gone; nobody waits for it
+        self._status.enter("end")
+        self._close_heartbeat()
+        self._mark_done()
+        if self._monitor is not None:
+            self._monitor.returncode = 0  # it ends when the ranks have; nobody waits for it
 
     def close(self) -> None:
         """This rank is no longer watched, and watches no more."""
-        self._close_pulse()
-        self._end_in_turn()
+        table_in_use = not self._close_heartbeat()
+        self._mark_done()
         self._closed = True
-        os.write(self._bell, b"!")
+        os.write(self._wake_write, b"!")
         self._thread.join()
-        for handle in (self._wake, self._bell, *self._processes):
+        for handle in (self._wake_read, self._wake_write, *self._processes):
             os.close(handle)
-        if self._witness is not None:
-            self._witness.kill()
-            self._witness.wait()
+        if self._monitor is not None:
+            self._monitor.kill()
+            self._monitor.wait()
+        self._status.move(RankRow(), SharedRow())
+        if not table_in_use:
+            os.close(self._table.handle)
 
     def fail(self, code: int, text: str) -> None:
-        """This rank failed: tell it, unless another rank did so first; end the job if so wanted.
+        """This rank failed: report it, unless another rank did so first, and end the job.
 
         Args:
             code: exit code of the job.
-            text: gets the place where this rank is in front.
+            text: follows the description of where this rank is.
         """
-        line = self._here.line
-        if not self.ends_job:  # it rises as an exception that tells the same
-            self.board.common[CODE], self.board.common[FAILED] = code, line[RANK] + 1
+        row, shared = self._status.row, self._table.shared
+        if not self.ends_job:  # an exception is raised, which says the same
+            shared.exit_code, shared.failed = code, row.rank + 1
             return
-        self._end(f"distnn: {place(line, self.host)} {text}", code, line[RANK])
+        self._end(f"{describe_rank(row, self._host)} {text}", code, row.rank)
 
-    def _end_in_turn(self) -> None:
-        self._here.line[ENDED] = 1
-        if self._let_go is not None:
-            self._let_go()
-            self._let_go = None
+    def _mark_done(self) -> None:
+        self._status.row.done = 1
+        if self._release_mutex is not None:
+            self._release_mutex()
+            self._release_mutex = None
 
-    def _close_pulse(self) -> None:
-        """Leaders wait here for one another, watched to the end."""
-        if self._pulse is not None:
-            with self._here.waiting():
-                self._pulse.close()
+    def _close_heartbeat(self) -> bool:
+        """Leaders wait here for one another, watched to the end; whether they all came."""
+        if self._heartbeat is None:
+            return True
+        with self._status.waiting():
+            return self._heartbeat.close()
+
+    def _open_processes(self) -> dict[int, RankRow]:
+        """Handles on the other ranks of the node, with their rows."""
+        found = {}
+        for row in self._table.rows:
+            own = row.process == os.getpid()
+            process = None if own else death_monitor.open_process(row.process)
+            if process is not None:
+                found[process] = row
+                self._poll.register(process, select.POLLIN)
+        return found
 
     # --- the thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        here, anywhere, failed_for = Stillness(), Stillness(), 0.0
+        shared, failed_for = self._table.shared, 0.0
         while True:
             start = time.monotonic()
-            events = self._poll.poll(1000 * min(INTERVAL, self._here.stall_timeout / 10))
+            events = self._poll.poll(1000 * min(INTERVAL, self._status.stall_timeout / 10))
             if self._closed:
                 return
-            dead = [line for handle, _ in events if (line := self._answer(handle)) is not None]
+            dead = [row for handle, _ in events if (row := self._handle(handle)) is not None]
             if dead:
-                dead = self.board.dying() or dead
-                self._end(deaths(dead, self.host), 1, dead[0][RANK])
-            # a job that was suspended finds hours gone: this thread did not watch them go by
+                dead = self._table.dead_rows() or dead
+                self._end(describe_deaths(dead, self._host), 1, dead[0].rank)
+            # a job that was suspended finds hours gone, in which this thread did not look
             passed = min(time.monotonic() - start, 2 * INTERVAL)
             self._note_activity(passed)
-            self._look(here, anywhere, passed)
-            if here.seconds >= self._here.stall_timeout:
-                self._judge(here, anywhere)
+            self._detector.look(passed)
+            if (stall := self._detector.stall()) is not None:
+                text, culprit = stall
+                self._end(text, 1, culprit)
             if self.comm.size > 1 and os.getppid() != self._parent:
-                self._end("distnn: the launcher of this job is gone; the job ends", 1, 0)
-            failed_for += passed if self.board.common[FAILED] else 0.0
+                self._end("the launcher of this job is gone; the job ends", 1, 0)
+            failed_for += passed if shared.failed else 0.0
             if failed_for >= RAISE_SECONDS:
-                end_job(self.board.common[CODE])
+                end_job(shared.exit_code)
 
-    def _look(self, here: "Stillness", anywhere: "Stillness", passed: float) -> None:
-        """See what moved on this node and on others; the leader passes it on."""
-        lines = self.board.lines()
-        now = [(line[PHASE], line[STEP], line[MOVES], line[WAITING]) for line in lines]
-        here.look(now, passed)
-        anywhere.look((now, self.board.common[ELSEWHERE]), passed)
-        if self._pulse is not None:
-            self._pulse.moves += here.seconds == 0
-            self._pulse.late = next((line[RANK] for line in lines if not has_arrived(line)), -1)
-
-    def _answer(self, handle: int) -> memoryview | None:
-        """React to what the poll found; the line of a rank that died."""
-        if handle == self._wake:
+    def _handle(self, handle: int) -> RankRow | None:
+        """React to what the poll found; the row of a rank that died."""
+        if handle == self._wake_read:
             os.read(handle, 64)
-        elif handle in self._heard:
-            self._heard[handle](os.read(handle, 64))
+        elif handle in self._callbacks:
+            self._callbacks[handle](os.read(handle, 64))
         else:
             self._poll.unregister(handle)
-            line = self._processes[handle]
-            return None if line[ENDED] else line
+            row = self._processes[handle]
+            return None if row.done else row
         return None
 
     def _end(self, text: str, code: int, culprit: int) -> None:
-        first = self.board.claim()
-        if first:
-            tell(text)
-        self.board.common[CODE] = code
-        self.board.common[FAILED] = culprit + 1
-        if self.ends_job:  # whoever told it does so, and not before the launcher has read it
-            time.sleep(HEARD_SECONDS if first else ABORT_SECONDS)
+        """Report a failure, if none was reported before, and end the job or let it be raised."""
+        is_first = self._table.claim_report()
+        if is_first:
+            write_report(text)
+        shared = self._table.shared
+        shared.exit_code, shared.failed = code, culprit + 1
+        if self.ends_job:  # who reported it does so, after the launcher has had time to read it
+            time.sleep(REPORT_SECONDS if is_first else ABORT_SECONDS)
             end_job(code)
 
-    def _judge(self, here: "Stillness", anywhere: "Stillness") -> None:
-        """Nothing moves on this node: end the job, unless other nodes are waited for that move."""
-        late, seconds = self._late(), here.seconds
-        if not late and self.comm.nodes > 1:
-            seconds = anywhere.seconds
-            if seconds < self._limit_afar():
-                return
-        suspects = [(line[RANK], self._told(line)) for line in late] or self._suspects_afar()
-        words = [text for _, text in suspects]
-        arrived = [line for line in self.board.lines() if line not in late]
-        if late and arrived:
-            ranks = ", ".join(str(line[RANK]) for line in arrived)
-            words.append(f"arrived, in {doing(self._here.line)}: rank {ranks}")
-        first = f"distnn: nothing moved for {seconds:.0f} s (--stall-timeout); the job ends"
-        self._end("\n  ".join([first, *words]), 1, suspects[0][0])
-        here.seconds = anywhere.seconds = 0.0
-
-    def _late(self) -> list[memoryview]:
-        """The ranks of this node that others wait for: they have not arrived, or cannot go on."""
-        lines = self.board.lines()
-        late = [line for line in lines if not has_arrived(line)]
-        return late or [line for line in lines if state(line[PROCESS]) in HALTED]
-
-    def _limit_afar(self) -> float:
-        """Seconds in which something must be heard of other nodes.
-
-        A movement is heard of a beat or two late, so that much more may lie between two; and who
-        knows most tells first: the leader who hears all, then the other leaders.
-        """
-        timeout = self._here.stall_timeout
-        if not self._hears_others:
-            return AFAR * timeout
-        beats = 2 if self.comm.rank == 0 else 4 if self._pulse is not None else 6
-        return timeout + beats * heartbeat.beat(timeout)
-
-    def _suspects_afar(self) -> list[tuple[int, str]]:
-        """What this rank's node waits for, as far as it is known here: ranks, and words."""
-        others = self._pulse.suspects() if self._pulse is not None else []
-        leader = self.board.line(0)
-        return [*others, (leader[RANK], self._told(leader))]
-
-    def _told(self, line: memoryview) -> str:
-        """A rank, where it is, and how it got stuck there, in words."""
-        others = "other nodes" if self.comm.nodes > 1 else "others"
-        what = f"waits for {others}" if has_arrived(line) else "has not arrived"
-        is_now = state(line[PROCESS])
-        return f"{place(line, self.host)} {what}" + (is_now and f": it is {is_now}")
-
     def _note_activity(self, seconds: float) -> None:
-        """Work in one piece moves as long as this process computes or does input and output."""
-        if not self._here.line[WORKING]:
+        """Work in one piece makes progress while this process computes, reads or writes."""
+        if not self._status.row.working:
             return
         before, self._activity = self._activity, _activity()
-        busy = self._activity[0] - before[0] > BUSY * seconds
-        if busy or self._activity[1] - before[1] > PAGE:
-            self._here.moved()
-
-    def _open_processes(self) -> dict[int, memoryview]:
-        """Handles on the other ranks of the node, with their lines."""
-        found = {}
-        for line in self.board.lines():
-            process = None if line[PROCESS] == os.getpid() else open_process(line[PROCESS])
-            if process is not None:
-                found[process] = line
-                self._poll.register(process, select.POLLIN)
-        return found
+        is_busy = self._activity[0] - before[0] > LEAST_SHARE * seconds
+        if is_busy or self._activity[1] - before[1] > LEAST_BYTES:
+            self._status.moved()
 
 
 @contextmanager
 def watched(comm: Communicator, *, ends_job: bool) -> Iterator[None]:
-    """The ranks of a comm are watched inside the context. Collective; see `Watchdog`."""
+    """The ranks are watched inside the context. Collective; see `Watchdog`."""
     if comm.size == 1:
         yield
         return
-    watch = Watchdog(comm, ends_job=ends_job)
+    watchdog = Watchdog(comm, ends_job=ends_job)
     try:
         yield
     except RankFailed:
         raise
     except BaseException as error:
-        alone = not (isinstance(error, DistnnError) and comm.all_here(TOGETHER_SECONDS))
+        alone = not (isinstance(error, DistnnError) and comm.all_arrive(TOGETHER_SECONDS))
         if alone:
-            watch.fail(1, f"failed:\n{''.join(traceback.format_exception(error))}")
+            watchdog.fail(1, f"failed:\n{''.join(traceback.format_exception(error))}")
         raise
     finally:
-        watch.close()
+        watchdog.close()
 
 
 def end_job(code: int) -> NoReturn:
@@ -291,33 +223,15 @@ def end_job(code: int) -> NoReturn:
     if MPI.Is_finalized():
         os.kill(os.getpid(), signal.SIGKILL)
     MPI.COMM_WORLD.Abort(code)
-    while True:  # the launcher is at it
+    while True:  # the launcher ends it
         time.sleep(1)
 
 
-class Stillness:
-    """For how many seconds nothing has changed."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._seen: object = None
-
-    def look(self, now: object, passed: float) -> None:
-        """See what is `now`, some seconds after the look before."""
-        self.seconds = self.seconds + passed if now == self._seen else 0.0
-        self._seen = now
-
-
-def has_arrived(line: memoryview) -> bool:
-    """Whether a rank has come to where it waits for others, or to its end."""
-    return bool(line[WAITING] or line[ENDED])
-
-
-def _shared_board(comm: Communicator) -> tuple[StatusTable, Callable[[], None] | None]:
-    """A page that the ranks of a node share; `comm.status` stands on it from now on. Collective.
+def _create_table(comm: Communicator) -> tuple[StatusTable, Callable[[], None] | None]:
+    """The status table of the node, in which `comm.status` is from now on. Collective.
 
     Returns:
-        The board, and what lets go of this rank's lifeline.
+        The table, and what releases this rank's robust mutex.
     """
     path = np.zeros(4096, np.uint8)
     if comm.node_rank == 0:
@@ -331,16 +245,15 @@ def _shared_board(comm: Communicator) -> tuple[StatusTable, Callable[[], None] |
     name = path.tobytes().rstrip(b"\0").decode()
     if comm.node_rank != 0:
         handle = os.open(name, os.O_RDWR)
-    board = StatusTable(handle, comm.node_size)
-    line = board.line(comm.node_rank)
-    line[:] = comm.status.line
-    line[PROCESS], line[RANK], line[ENDED] = os.getpid(), comm.rank, 0
-    comm.status.line, comm.status.common = line, board.common
-    let_go = robust_mutex.hold(board.lifeline(comm.node_rank))
-    comm.node_comm.Barrier()  # all have opened it, and all lines are written
+    table = StatusTable(handle, comm.node_size)
+    row = table.rows[comm.node_rank]
+    comm.status.move(row, table.shared)
+    row.process, row.rank, row.done = os.getpid(), comm.rank, 0
+    release_mutex = robust_mutex.hold(table.mutexes[comm.node_rank])
+    comm.node_comm.Barrier()  # all have opened it, and all rows are written
     if comm.node_rank == 0:
         os.unlink(name)
-    return board, let_go
+    return table, release_mutex
 
 
 def _activity() -> tuple[float, int]:

@@ -1,4 +1,4 @@
-"""More ranks than cores: how many cores there are, and whom an offered core reaches."""
+"""More ranks than cores: how many cores there are, and who goes on when a rank yields one."""
 
 import os
 
@@ -35,7 +35,7 @@ def test_one_group_or_several(comm: Communicator, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("more", [-1, 0, 1])
 @pytest.mark.parametrize("together", [True, False])
-def test_only_a_crowd_in_several_groups_sleeps(
+def test_only_more_ranks_than_cores_in_several_groups_sleep(
     comm: Communicator, monkeypatch: pytest.MonkeyPatch, more: int, together: bool
 ) -> None:
     monkeypatch.setattr(affinity, "cores", lambda comm: comm.node_size - more)

@@ -1,4 +1,4 @@
-"""The meeting of a node's ranks: no one passes early, words go up and down, whoever is late."""
+"""The barrier of a node's ranks: no one passes early, stop requests reach all, whoever is late."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from distnn.parallel.comm import barrier as gates_module
+from distnn.errors import RankFailed
+from distnn.parallel.comm import barrier as barrier_module
 from distnn.parallel.comm import futex
 from distnn.parallel.comm.barrier import Barrier
 from distnn.parallel.comm.shared_memory import SharedMemory
@@ -18,74 +19,70 @@ pytestmark = pytest.mark.mpi
 def waiting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to wait, whatever this machine's number of cores."""
     sleeps = request.param == "sleeping"
-    if sleeps and not futex.is_known():
+    if sleeps and not futex.has_futex():
         pytest.skip("this system has no futex that we know")
-    monkeypatch.setattr(gates_module, "must_sleep", lambda _comm: sleeps)
+    monkeypatch.setattr(barrier_module, "must_sleep", lambda _comm: sleeps)
 
 
-def test_after_a_meeting_everyone_sees_what_everyone_wrote(memory: SharedMemory) -> None:
+def test_after_a_barrier_everyone_sees_what_everyone_wrote(memory: SharedMemory) -> None:
     barrier, me, size = Barrier(memory), memory.comm.node_rank, memory.comm.node_size
-    board = memory.array((2, size), np.int64)
+    numbers = memory.array((2, size), np.int64)
     for turn in range(1, 60):
-        board[turn % 2, me] = turn * (me + 1)
-        barrier.meet()
-        assert np.array_equal(board[turn % 2], turn * np.arange(1, size + 1)), turn
+        numbers[turn % 2, me] = turn * (me + 1)
+        barrier.wait()
+        assert np.array_equal(numbers[turn % 2], turn * np.arange(1, size + 1)), turn
 
 
 def test_the_leader_works_alone_while_the_others_wait(memory: SharedMemory) -> None:
     barrier, me, size = Barrier(memory), memory.comm.node_rank, memory.comm.node_size
-    board = memory.array((size + 1,), np.int64)
-
-    def total(word: int) -> int:
-        board[size] = board[:size].sum()
-        return word
-
+    numbers = memory.array((size + 1,), np.int64)
     for turn in range(30):
-        board[me] = turn + me
-        barrier.meet(alone=total)
-        assert board[size] == size * turn + size * (size - 1) // 2
+        numbers[me] = turn + me
+        barrier.arrive()
+        if barrier.is_leader:
+            barrier.wait_all()
+            numbers[size] = numbers[:size].sum()
+            barrier.release()
+        else:
+            barrier.wait_release()
+        assert numbers[size] == size * turn + size * (size - 1) // 2
 
 
-def test_what_is_done_meanwhile_holds_nobody_up(memory: SharedMemory) -> None:
-    """Each rank stays in it until all are in it: they have arrived, and none waits before."""
+def test_who_has_arrived_holds_nobody_up(memory: SharedMemory) -> None:
+    """Each rank waits no earlier than all have arrived: arriving itself does not wait."""
     barrier, me, size = Barrier(memory), memory.comm.node_rank, memory.comm.node_size
-    board, done = memory.array((size,), np.int64), []
-
-    def all_in_it() -> None:
-        board[me] += 1
+    numbers = memory.array((size,), np.int64)
+    for _ in range(5):
+        barrier.arrive()
+        numbers[me] += 1
         until = time.monotonic() + 20
-        while board.min() < board[me]:
+        while numbers.min() < numbers[me]:
             assert time.monotonic() < until
             time.sleep(0.0001)
-        done.append("meanwhile")
-
-    def alone(word: int) -> int:
-        done.append("alone")
-        return word
-
-    for _ in range(5):
-        barrier.meet(0, alone, all_in_it)
-    assert done == (["meanwhile", "alone"] if barrier.is_leader else ["meanwhile"]) * 5
+        if barrier.is_leader:
+            barrier.wait_all()
+            barrier.release()
+        else:
+            barrier.wait_release()
 
 
-def test_words(memory: SharedMemory) -> None:
+def test_stop_requests(memory: SharedMemory) -> None:
     barrier, me, size = Barrier(memory), memory.comm.node_rank, memory.comm.node_size
-    assert barrier.meet() == 0
-    assert barrier.meet(me + 1) == size  # the largest
-    assert barrier.meet(size - me) == size  # the leader's own counts too
-    assert barrier.meet(me, lambda word: 10 * word + 1) == 10 * (size - 1) + 1  # the verdict
-    assert barrier.meet() == 0  # words are forgotten
+    assert barrier.wait() == 0
+    assert barrier.wait(me + 1) == size  # the largest
+    assert barrier.wait(size - me) == size  # the leader's own counts too
+    assert barrier.wait() == 0  # earlier ones are forgotten
 
 
-def test_arrive_and_release_as_two_halves(memory: SharedMemory) -> None:
+def test_the_leader_says_what_the_others_get(memory: SharedMemory) -> None:
     barrier, me, size = Barrier(memory), memory.comm.node_rank, memory.comm.node_size
     for turn in range(20):
         barrier.arrive(me)
         if barrier.is_leader:
-            assert barrier.await_all() == size - 1
+            assert barrier.wait_all() == size - 1
             barrier.release(turn)
         else:
-            assert barrier.await_release() == turn
+            assert barrier.wait_release() == turn
 
 
 @pytest.mark.parametrize("late", [lambda me, size: me == 0, lambda me, size: me == size - 1])
@@ -94,24 +91,40 @@ def test_whoever_is_late_is_waited_for(
     late: Callable[[int, int], bool],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gates_module, "PATIENCE", 3)  # the others nap
+    monkeypatch.setattr(barrier_module, "YIELDS", 3)  # the others nap
     barrier, me, size = Barrier(memory), memory.comm.node_rank, memory.comm.node_size
-    board = memory.array((size,), np.int64)
+    numbers = memory.array((size,), np.int64)
     if late(me, size):
         time.sleep(0.05)
-    board[me] = me + 1
-    barrier.meet()
-    assert board.sum() == size * (size + 1) // 2
+    numbers[me] = me + 1
+    barrier.wait()
+    assert numbers.sum() == size * (size + 1) // 2
 
 
-def test_two_gates_do_not_mix(memory: SharedMemory) -> None:
+def test_who_waits_learns_of_a_failure(
+    memory: SharedMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(barrier_module, "YIELDS", 3)
+    barrier, status, size = Barrier(memory), memory.comm.status, memory.comm.node_size
+    if size == 1:
+        return
+    if not barrier.is_leader:  # the leader never arrives: it has failed
+        barrier.arrive()
+        status.shared.failed = memory.comm.rank - memory.comm.node_rank + 1
+        with pytest.raises(RankFailed, match=f"rank {status.shared.failed - 1} failed"):
+            barrier.wait_release()
+        status.shared.failed = 0
+        assert status.row.waiting == 0
+
+
+def test_two_barriers_do_not_mix(memory: SharedMemory) -> None:
     first, second, size = Barrier(memory), Barrier(memory), memory.comm.node_size
-    assert [first.meet(1), second.meet(2), first.meet(3)] == [1, 2, 3]
-    assert second.meet(memory.comm.node_rank) == size - 1
+    assert [first.wait(1), second.wait(2), first.wait(3)] == [1, 2, 3]
+    assert second.wait(memory.comm.node_rank) == size - 1
 
 
-def test_the_words_of_a_rank_stand_on_lines_of_their_own(memory: SharedMemory) -> None:
+def test_each_rank_has_a_cache_line_of_its_own(memory: SharedMemory) -> None:
     barrier = Barrier(memory)
-    lines = [barrier._mine, *barrier._others, barrier._verdict]
-    assert all(line % gates_module.LINE == 0 for line in lines)
-    assert len(barrier._flags) == (memory.comm.node_size + 1) * gates_module.LINE
+    lines = [barrier._own, *barrier._others, barrier._release]
+    assert all(line % barrier_module.CACHE_LINE == 0 for line in lines)
+    assert len(barrier._flags) == (memory.comm.node_size + 1) * barrier_module.CACHE_LINE

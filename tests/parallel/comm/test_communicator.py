@@ -1,11 +1,11 @@
-"""Teams: who stands where, and what all ranks agree on. Expected values are formulas of rank."""
+"""Which rank is where, and what all ranks agree on. Expected values are formulas of rank."""
 
 import numpy as np
 import pytest
 
 from distnn.errors import DistnnError, DivergenceError, InputError
-from distnn.parallel.comm import communicator as team_module
-from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm import communicator as communicator_module
+from distnn.parallel.comm.communicator import Communicator, communicator_of
 from distnn.parallel.comm.mpi import MPI
 
 pytestmark = pytest.mark.mpi
@@ -86,7 +86,7 @@ def test_on_first_runs_once(comm: Communicator) -> None:
 
 
 @pytest.mark.parametrize("kind", [InputError, DistnnError, DivergenceError])
-def test_an_error_of_the_first_rank_rises_on_all(
+def test_an_error_of_the_first_rank_is_raised_on_all(
     comm: Communicator, kind: type[DistnnError]
 ) -> None:
     def work() -> None:
@@ -154,8 +154,8 @@ def test_gather_where_some_have_nothing(comm: Communicator) -> None:
     assert not comm.is_first or np.array_equal(whole, [0, 1, 2])
 
 
-def test_enough_memory_keeps_the_team(comm: Communicator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(team_module, "shared_memory_room", lambda: 1000)
+def test_enough_memory_changes_nothing(comm: Communicator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(communicator_module, "shared_memory_room", lambda: 1000)
     assert comm.with_memory(1000) is comm
 
 
@@ -163,7 +163,9 @@ def test_too_little_memory_on_one_node_does_without_on_all(
     comm: Communicator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     small = comm.node == 0
-    monkeypatch.setattr(team_module, "shared_memory_room", lambda: 1000 if small else 1 << 40)
+    monkeypatch.setattr(
+        communicator_module, "shared_memory_room", lambda: 1000 if small else 1 << 40
+    )
     without = comm.with_memory(1001)
     shares = comm.node_ranks[0][1] > 1  # a rank alone on its node needs no shared memory
     assert (without is comm) == (not shares)
@@ -172,19 +174,76 @@ def test_too_little_memory_on_one_node_does_without_on_all(
     assert without.total(1) == comm.size
 
 
+def test_too_little_memory_takes_no_more_communicators_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """MPICH has no more than some 2,000; a search over many trainings would use them up."""
+    monkeypatch.setattr(communicator_module, "shared_memory_room", lambda: 0)
+    comm = Communicator()
+    without = comm.with_memory(1)
+    assert (without is comm) == (comm.nodes == comm.size)
+    assert without.status is comm.status
+    assert all(comm.with_memory(1) is without for _ in range(700))
+    comm.free()
+    freed = [comm.mpi, without.mpi, without.node_comm]
+    assert freed == [MPI.COMM_NULL] * 3
+
+
+def test_one_for_each_mpi_communicator_freed_with_it() -> None:
+    base = MPI.COMM_WORLD.Dup()
+    made = communicator_of(base)
+    assert communicator_of(base) is made
+    assert communicator_of(MPI.COMM_WORLD) is communicator_of(None)
+    assert communicator_of(None) is not made
+    base.Free()
+    assert made.mpi == MPI.COMM_NULL
+
+
+@pytest.mark.parametrize("bad", [3, MPI.COMM_NULL, "all"])
+def test_what_is_no_communicator(bad: object) -> None:
+    with pytest.raises(InputError, match="is no communicator that this rank belongs to"):
+        communicator_of(bad)
+
+
+def test_gather_texts(comm: Communicator) -> None:
+    texts = comm.gather_texts("ü" * comm.rank)
+    assert texts == (["ü" * rank for rank in range(comm.size)] if comm.is_first else None)
+
+
+def test_all_equal(comm: Communicator) -> None:
+    assert comm.all_equal(1 << 62)
+    assert comm.all_equal(-7)
+    assert comm.all_equal(comm.rank) == (comm.size == 1)
+
+
+def test_all_arrive(comm: Communicator) -> None:
+    assert comm.all_arrive(20)
+    assert comm.all_arrive(20)
+
+
+def test_who_does_not_arrive_is_noticed() -> None:
+    comm = Communicator()
+    if comm.rank == comm.size - 1:
+        comm.mpi.Barrier()
+        assert comm.all_arrive(20)
+    else:
+        assert not comm.all_arrive(0.05)
+        comm.mpi.Barrier()
+
+
 def test_nodes_that_need_different_amounts_decide_alike(
     comm: Communicator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(team_module, "shared_memory_room", lambda: 1000)
+    monkeypatch.setattr(communicator_module, "shared_memory_room", lambda: 1000)
     need = 1001 if comm.node == comm.nodes - 1 else 999
     without = comm.with_memory(need)
     assert len(set(without.mpi.allgather(without.nodes))) == 1
 
 
 def test_the_room_of_this_machine() -> None:
-    assert team_module.shared_memory_room() > 0
+    assert communicator_module.shared_memory_room() > 0
 
 
 def test_no_room_where_there_is_no_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(team_module, "SHARED_MEMORY", "/no/such/place")
-    assert team_module.shared_memory_room() == 0
+    monkeypatch.setattr(communicator_module, "SHARED_MEMORY", "/no/such/place")
+    assert communicator_module.shared_memory_room() == 0

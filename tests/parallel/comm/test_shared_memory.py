@@ -4,19 +4,31 @@ import numpy as np
 import pytest
 
 from distnn.parallel.comm.communicator import Communicator
-from distnn.parallel.comm.shared_memory import PAGE, SharedMemory
+from distnn.parallel.comm.shared_memory import PAGE, ArraySpec, SharedMemory, needed_bytes
 
 pytestmark = pytest.mark.mpi
 
 
 def test_arrays_start_as_zeros_on_pages_of_their_own(memory: SharedMemory) -> None:
-    arrays = memory.arrays(3, (5, 7), np.float32)
+    arrays = memory.arrays(ArraySpec(3, (5, 7), np.float32))
     assert [a.shape for a in arrays] == [(5, 7)] * 3
     assert [a.dtype for a in arrays] == [np.float32] * 3
     assert not any(a.any() for a in arrays)
     starts = [a.ctypes.data for a in arrays]
     assert [start % PAGE for start in starts] == [0] * 3
     assert np.diff(starts).min() >= PAGE
+
+
+@pytest.mark.parametrize("shape", [(1,), (0,), (PAGE,), (PAGE + 1,), (5, 7)])
+def test_what_is_needed_is_what_is_allocated(comm: Communicator, shape: tuple[int, ...]) -> None:
+    memory = SharedMemory(comm)
+    specs = [ArraySpec(3, shape, np.uint8), ArraySpec(0, shape, np.int64)]
+    for spec in specs:
+        memory.arrays(spec)
+    if comm.node_size > 1:  # of the window of the leader
+        sizes = [len(memoryview(window.Shared_query(0)[0])) for window in memory._windows]
+        assert sum(sizes) == needed_bytes(specs)
+    memory.close()
 
 
 def test_what_a_rank_writes_its_node_reads_and_no_other(memory: SharedMemory) -> None:
@@ -36,7 +48,7 @@ def test_empty_arrays(memory: SharedMemory, shape: tuple[int, ...]) -> None:
 
 
 def test_no_arrays(memory: SharedMemory) -> None:
-    assert memory.arrays(0, (10,), np.float32) == []
+    assert memory.arrays(ArraySpec(0, (10,), np.float32)) == []
 
 
 def test_sizes_that_differ_between_nodes(memory: SharedMemory) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distnn.parallel.comm.shared_memory import SharedMemory
+from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory
 from distnn.parallel.reduction import tree
 from distnn.parallel.reduction.blocks import GRANULE
 from distnn.parallel.reduction.internode import InterNode
@@ -25,7 +25,8 @@ class Setup:
         self.comm = memory.comm
         self.own = Ownership(SIZE, slices, self.comm.node_ranks, sharded)
         here = self.own.rank_pieces(self.comm.node)
-        sums = dict(zip(here, memory.arrays(len(here), (SIZE,), np.float64), strict=True))
+        arrays = memory.arrays(ArraySpec(len(here), (SIZE,), np.float64))
+        sums = dict(zip(here, arrays, strict=True))
         self.weights = memory.array((SIZE,), np.float64)
         self.internode = InterNode(memory, self.own, sums, self.weights)
         for piece in self.own.pieces(self.comm.rank):

@@ -1,4 +1,4 @@
-"""The witness tells which rank died, and ends those that a launcher leaves behind."""
+"""The death monitor reports which rank died, and ends those that a launcher leaves behind."""
 
 import os
 import select
@@ -7,48 +7,51 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from distnn.parallel.comm.status import ENDED, PROCESS, RANK, WITNESSED, StatusTable
-from distnn.parallel.watchdog import death_monitor, robust_mutex
+from distnn.parallel.comm.status import StatusTable
+from distnn.parallel.watchdog import death_monitor
+from distnn.parallel.watchdog.robust_mutex import HAS_WAITERS
 
 ROOT = Path(__file__).parents[2]
 RANKS = 3
+HELD = HAS_WAITERS | 4711
 CHILD = """
 import sys
-from distnn.parallel.comm.status import StatusTable, ENDED
+from distnn.parallel.comm.status import StatusTable
 from distnn.parallel.watchdog.robust_mutex import hold
 node_rank = int(sys.argv[2])
-board = StatusTable(int(sys.argv[1]), 3)
-let_go = hold(board.lifeline(node_rank)) if sys.argv[3] == "marks" else lambda: None
-print("here", flush=True)
+table = StatusTable(int(sys.argv[1]), 3)
+release = hold(table.mutexes[node_rank]) if sys.argv[3] == "mutexes" else lambda: None
+print("ready", flush=True)
 sys.stdin.readline()
-board.line(node_rank)[ENDED] = 1
-let_go()
+table.rows[node_rank].done = 1
+release()
 sys.stdin.readline()
 """
-WITNESS = """
+MONITOR = """
 import sys
 from distnn.parallel.watchdog import death_monitor
-death_monitor.PATIENCE = 0.1
+death_monitor.LAUNCHER_SECONDS = 0.1
 death_monitor.LOOK_SECONDS = 3600
 death_monitor.main(*sys.argv[1:])
 """
 
 
 class Node:
-    """Three processes that stand for ranks, and their witness."""
+    """Three processes that stand for ranks, and their monitor."""
 
     def __init__(self, how):
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the node
         self.file.truncate(StatusTable.bytes(RANKS))
-        self.board, self.how = StatusTable(self.file.fileno(), RANKS), how
+        self.table, self.how = StatusTable(self.file.fileno(), RANKS), how
         self.ranks = [self.start(CHILD, node_rank, how) for node_rank in range(RANKS)]
         for node_rank, process in enumerate(self.ranks):
-            assert process.stdout.readline() == "here\n"
-            self.board.line(node_rank)[PROCESS] = process.pid
-            self.board.line(node_rank)[RANK] = 10 + node_rank
+            assert process.stdout.readline() == "ready\n"
+            self.table.rows[node_rank].process = process.pid
+            self.table.rows[node_rank].rank = 10 + node_rank
 
     def start(self, script, *arguments):
         command = [sys.executable, "-c", script, str(self.file.fileno()), *map(str, arguments)]
@@ -58,15 +61,15 @@ class Node:
         )  # fmt: skip
 
     def watch(self):
-        """Start the witness, and wait until it looks."""
-        process = self.start(WITNESS, RANKS, "host")
+        """Start the monitor, and wait until it looks."""
+        process = self.start(MONITOR, RANKS, "host")
         until = time.monotonic() + 10
-        while not self.board.common[WITNESSED] and time.monotonic() < until:
+        while not self.table.shared.monitored and time.monotonic() < until:
             time.sleep(0.01)
         return process
 
 
-@pytest.fixture(params=["marks", "no marks"])
+@pytest.fixture(params=["mutexes", "no mutexes"])
 def node(request):
     one = Node(request.param)
     yield one
@@ -76,29 +79,29 @@ def node(request):
     one.file.close()
 
 
-def test_who_died_is_told_and_the_others_are_ended(node):
+def test_who_died_is_reported_and_the_others_are_killed(node):
     process = node.watch()
     node.ranks[1].kill()
-    _, told = process.communicate(timeout=10)
+    _, report = process.communicate(timeout=10)
     pid = node.ranks[1].pid
-    assert told == f"distnn: rank 11 on host (process {pid}) in start-up died; the job ends\n"
+    assert report == f"distnn: rank 11 on host (process {pid}) in start-up died; the job ends\n"
     assert [rank.wait(10) for rank in node.ranks] == [-9, -9, -9]
 
 
-def test_who_was_dead_before_is_told(node):
+def test_who_was_dead_before_is_reported(node):
     node.ranks[2].kill()
     node.ranks[2].wait()
-    _, told = node.watch().communicate(timeout=10)
-    assert "rank 12 on host" in told
-    assert "rank 11" not in told
+    _, report = node.watch().communicate(timeout=10)
+    assert "rank 12 on host" in report
+    assert "rank 11" not in report
 
 
-def test_who_ends_in_turn_is_not_told(node):
+def test_who_was_done_is_not_reported(node):
     process = node.watch()
     for rank in node.ranks:
         rank.stdin.write("\n")
     until = time.monotonic() + 10
-    while not all(line[ENDED] for line in node.board.lines()) and time.monotonic() < until:
+    while not all(row.done for row in node.table.rows) and time.monotonic() < until:
         time.sleep(0.01)
     for rank in node.ranks:
         rank.kill()
@@ -106,39 +109,67 @@ def test_who_ends_in_turn_is_not_told(node):
     assert process.returncode == 0
 
 
-def test_only_the_first_who_asks_tells(node):
+def test_only_the_first_who_asks_reports(node):
     process = node.watch()
-    assert node.board.claim()
+    assert node.table.claim_report()
     node.ranks[0].kill()
     assert process.communicate(timeout=10)[1] == ""
     assert [rank.wait(10) for rank in node.ranks] == [-9, -9, -9]
 
 
-def test_nobody_is_waited_for_who_lets_go_between_two_looks(node, monkeypatch):
+def test_nobody_is_waited_for_who_releases_between_two_looks(node, monkeypatch):
     """That would be forever: nothing changes any more."""
 
-    class LetsGo:
-        def __init__(self):
-            self.looks = iter([robust_mutex.AWAITED | 4711])
+    class Releases:
+        """A mutex that is held at the first look alone."""
 
-        def __getitem__(self, number):
+        def __init__(self):
+            self.looks = iter([HELD])
+
+        @property
+        def state(self):
             return next(self.looks, 0)
 
-    def await_change(seen, seconds):
-        waited_for.extend(value for _, value in seen)
+    def wait_for_release(seen, seconds):
+        waited_for.extend(state for _, state in seen)
         for rank in node.ranks:
             rank.kill()
         return bool(seen)
 
     waited_for = []
-    monkeypatch.setattr(node.board, "lifelines", lambda: lifelines)
-    monkeypatch.setattr(node.board, "dying", list)
-    monkeypatch.setattr(robust_mutex, "await_change", await_change)
-    lifelines = [LetsGo() for _ in node.ranks]
+    table = SimpleNamespace(mutexes=[Releases() for _ in node.ranks], dead_rows=list)
+    monkeypatch.setattr(death_monitor, "wait_for_release", wait_for_release)
     poll, alive = select.poll(), {}
-    for rank, line in zip(node.ranks, node.board.lines(), strict=True):
-        line[ENDED] = 1
-        alive[handle := os.pidfd_open(rank.pid)] = line
+    for rank, row in zip(node.ranks, node.table.rows, strict=True):
+        row.done = 1
+        alive[handle := os.pidfd_open(rank.pid)] = row
         poll.register(handle, select.POLLIN)
-    assert death_monitor._first_dead(node.board, poll, alive) == []
-    assert waited_for == [robust_mutex.AWAITED | 4711] * 3
+    assert death_monitor._first_dead(table, poll, alive) == []
+    assert waited_for == [HELD] * 3
+
+
+@pytest.mark.parametrize("beside", ["working directory", "package"])
+def test_no_module_of_the_user_is_executed(tmp_path, monkeypatch, beside):
+    """A file with the name of a standard module, where a script would import it from."""
+    for name in ("typing", "select", "contextlib", "distnn"):
+        (tmp_path / f"{name}.py").write_text("open('executed', 'w').close()\n")
+    if beside == "package":
+        (tmp_path / "distnn.py").unlink()
+        (tmp_path / "distnn").symlink_to(death_monitor.PACKAGE)
+        monkeypatch.setattr(death_monitor, "PACKAGE", tmp_path / "distnn")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with tempfile.TemporaryFile() as file:
+        file.truncate(StatusTable.bytes(1))
+        table = StatusTable(file.fileno(), 1)
+        table.rows[0].process = os.getpid()
+        monitor = death_monitor.start(table, "host")
+        try:
+            until = time.monotonic() + 20
+            while not table.shared.monitored and time.monotonic() < until:
+                time.sleep(0.01)
+        finally:
+            monitor.kill()
+            monitor.wait()
+    assert table.shared.monitored
+    assert not (tmp_path / "executed").exists()

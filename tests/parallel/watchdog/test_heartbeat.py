@@ -1,4 +1,4 @@
-"""What nodes hear of one another, on teams of every shape."""
+"""What nodes know of one another, on communicators of every shape."""
 
 import os
 import time
@@ -9,9 +9,9 @@ import pytest
 
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
-from distnn.parallel.comm.status import CODE, ELSEWHERE, FAILED, StatusTable
+from distnn.parallel.comm.status import StatusTable
 from distnn.parallel.watchdog import heartbeat
-from distnn.parallel.watchdog.heartbeat import Heartbeat, beat, can_be_felt
+from distnn.parallel.watchdog.heartbeat import Heartbeat, interval, is_possible
 
 WORLD = MPI.COMM_WORLD
 STALL = 0.4  # seconds
@@ -20,22 +20,22 @@ pytestmark = pytest.mark.mpi(min_size=2)
 
 
 def leader(comm: Communicator) -> SimpleNamespace:
-    """A pulse, and the board of its node; None on other ranks and where there is one node."""
+    """A heartbeat, None but on leaders of several nodes, and the status table of its node."""
     comm.status.stall_timeout = STALL
-    pulse, handle = None, os.memfd_create("board")
+    heartbeat, handle = None, os.memfd_create("table")
     os.ftruncate(handle, StatusTable.bytes(comm.node_size))
-    board = StatusTable(handle, comm.node_size)
-    if can_be_felt(comm) and comm.node_rank == 0:
-        pulse = Heartbeat(comm, board, f"host{comm.node}")
-    return SimpleNamespace(pulse=pulse, board=board, first=comm.node == 0, comm=comm)
+    table = StatusTable(handle, comm.node_size)
+    if is_possible(comm) and comm.node_rank == 0:
+        heartbeat = Heartbeat(comm, table, f"host{comm.node}")
+    return SimpleNamespace(heartbeat=heartbeat, table=table, first=comm.node == 0, comm=comm)
 
 
 @pytest.fixture
 def node(comm: Communicator) -> Iterator[SimpleNamespace]:
     made = leader(comm)
     yield made
-    if made.pulse is not None:
-        made.pulse.close()
+    if made.heartbeat is not None:
+        made.heartbeat.close()
 
 
 def within(seconds: float, happens: Callable[[], object]) -> bool:
@@ -45,50 +45,50 @@ def within(seconds: float, happens: Callable[[], object]) -> bool:
     return bool(happens())
 
 
-def test_a_beat_is_a_small_part_of_a_stall_timeout() -> None:
-    assert beat(1) == 0.05
-    assert beat(600) == 2
+def test_reports_are_frequent_in_a_stall_timeout() -> None:
+    assert interval(1) == 0.05
+    assert interval(600) == 2
 
 
-def test_what_moves_on_one_node_is_heard_on_all_others(node: SimpleNamespace) -> None:
-    if node.pulse is None:
+def test_progress_on_one_node_is_known_on_all_others(node: SimpleNamespace) -> None:
+    if node.heartbeat is None:
         return
-    heard, moving = node.board.common, node.comm.node == node.comm.nodes - 1
+    shared, moving = node.table.shared, node.comm.node == node.comm.nodes - 1
     for count in (1, 2, 5):
-        node.pulse.moves = count if moving else 0
+        node.heartbeat.events = count if moving else 0
         if not moving:
-            assert within(5, lambda count=count: heard[ELSEWHERE] == count)
+            assert within(5, lambda count=count: shared.events_elsewhere == count)
         node.comm.leader_comm.Barrier()
-    assert not moving or heard[ELSEWHERE] == 0  # its own movements come from its own board
+    assert not moving or shared.events_elsewhere == 0  # its own are in its own table
 
 
 def test_a_late_rank_is_named(node: SimpleNamespace) -> None:
-    if node.pulse is None:
+    if node.heartbeat is None:
         return
     last = node.comm.nodes - 1
     first, _ = node.comm.node_ranks[last]
     if node.comm.node == last:
-        node.pulse.late = first
+        node.heartbeat.late = first
     if node.first:
-        told = (first, f"rank {first} on host{last} has not arrived")
-        assert within(5, lambda: node.pulse.suspects() == [told])
+        expected = (first, f"rank {first} on host{last} has not arrived")
+        assert within(5, lambda: node.heartbeat.suspects() == [expected])
     node.comm.leader_comm.Barrier()
 
 
 def test_a_failure_is_known_on_all_nodes(comm: Communicator) -> None:
     for failing in (0, comm.nodes - 1):
         node = leader(comm)
-        if node.pulse is None:
+        if node.heartbeat is None:
             continue
         start = time.monotonic()
-        common = node.board.common
+        shared = node.table.shared
         if comm.node == failing:
-            common[CODE], common[FAILED] = 7, 2
-        assert within(5, lambda common=common: common[FAILED])
-        node.pulse.close()
-        assert time.monotonic() - start < 4 * beat(STALL) + 2
-        assert (common[CODE], common[FAILED]) == (7, 2)
-        assert node.board.claim() == (comm.node == failing)  # it is told there, and only there
+            shared.exit_code, shared.failed = 7, 2
+        assert within(5, lambda shared=shared: shared.failed)
+        node.heartbeat.close()
+        assert time.monotonic() - start < 4 * interval(STALL) + 2
+        assert (shared.exit_code, shared.failed) == (7, 2)
+        assert node.table.claim_report() == (comm.node == failing)  # it is reported there alone
         comm.leader_comm.Barrier()
 
 
@@ -103,18 +103,18 @@ def test_nothing_is_left_over(comm: Communicator, monkeypatch: pytest.MonkeyPatc
     """Whoever closes first, and whoever fails at the end."""
     for number in range(10):
         node = leader(comm)
-        if node.pulse is None:
+        if node.heartbeat is None:
             continue
         time.sleep(0.013 * ((comm.node + number) % 3))
         if number % 5 == 4 and comm.node == number % comm.nodes:
-            node.board.common[FAILED] = 1
-        kept = node.pulse._mpi
-        monkeypatch.setattr(node.pulse, "_mpi", Kept(kept))
-        node.pulse.close()
+            node.table.shared.failed = 1
+        kept = node.heartbeat._mpi
+        monkeypatch.setattr(node.heartbeat, "_mpi", Kept(kept))
+        node.heartbeat.close()
         comm.leader_comm.Barrier()
         assert not kept.Iprobe()
-        assert not node.pulse._sending
-        assert all(request == MPI.REQUEST_NULL for request in node.pulse._coming)
+        assert not node.heartbeat._sending
+        assert all(request == MPI.REQUEST_NULL for request in node.heartbeat._receiving)
         kept.Free()
 
 
@@ -132,12 +132,12 @@ def test_a_node_that_reports_too_late_is_answered_all_the_same(
     if comm.node == comm.nodes - 1:
         monkeypatch.setattr(Heartbeat, "_report", late)
     node = leader(comm)
-    if node.pulse is None:
+    if node.heartbeat is None:
         return
     if node.first:
-        node.board.common[FAILED] = 1
-    node.pulse.close()
-    assert node.board.common[FAILED]
+        node.table.shared.failed = 1
+    node.heartbeat.close()
+    assert node.table.shared.failed
     comm.leader_comm.Barrier()
 
 
@@ -149,16 +149,16 @@ def test_a_node_that_falls_silent_is_named_and_not_waited_for(
         monkeypatch.setattr(Heartbeat, "_report", lambda self: False)
         monkeypatch.setattr(Heartbeat, "_answer_all", lambda self: False)
     node = leader(comm)
-    if node.pulse is None:
+    if node.heartbeat is None:
         return
     first, end = comm.node_ranks[silent]
     if node.first:
-        assert within(5, lambda: [rank for rank, _ in node.pulse.suspects()] == [first])
-        words = node.pulse.suspects()[0][1]
+        assert within(5, lambda: [rank for rank, _ in node.heartbeat.suspects()] == [first])
+        words = node.heartbeat.suspects()[0][1]
         assert f"on host{silent}: nothing was heard for" in words
         assert words.startswith(f"rank {first} " if end - first == 1 else f"ranks {first} to ")
-        node.board.common[FAILED] = first + 1  # as the watch says
+        node.table.shared.failed = first + 1  # as the watchdog says
     start = time.monotonic()
-    node.pulse.close()
+    node.heartbeat.close()
     assert time.monotonic() - start < 5 * STALL
     comm.leader_comm.Barrier()

@@ -1,6 +1,8 @@
-"""The stall watch under mpirun: what fails on one rank rises on the others, what moves is left."""
+"""The watchdog under mpirun: a failure of one rank is raised on all, what moves is left alone."""
 
+import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from distnn.errors import RankFailed
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.watchdog import heartbeat
+from distnn.parallel.watchdog.watchdog import watched
 from distnn.training.session import Session
 
 WORLD = MPI.COMM_WORLD
@@ -24,7 +27,7 @@ BOTH = pytest.mark.parametrize("apart", [False, True], ids=["one node", "a node 
 
 
 def fit(monkeypatch, before_step, *, apart=False, **arguments):
-    """Three epochs of three steps; `before_step(t, here)` is called on the last rank.
+    """Three epochs of three steps; `before_step(t, status)` is called on the last rank.
 
     Args:
         apart: every rank is a node of its own.
@@ -51,8 +54,8 @@ def fit(monkeypatch, before_step, *, apart=False, **arguments):
 
 @BOTH
 @pytest.mark.parametrize("failing_step", [0, 1, 4])
-def test_an_exception_of_one_rank_rises_on_all(monkeypatch, failing_step, apart):
-    def fail(t, here):
+def test_an_exception_of_one_rank_is_raised_on_all(monkeypatch, failing_step, apart):
+    def fail(t, status):
         if t == failing_step:
             raise ZeroDivisionError("injected")
 
@@ -67,7 +70,7 @@ def test_an_exception_of_one_rank_rises_on_all(monkeypatch, failing_step, apart)
 
 @BOTH
 def test_a_rank_that_is_stuck_is_given_up(monkeypatch, apart):
-    def sleep(t, here):
+    def sleep(t, status):
         time.sleep(3 if t == 4 else 0)
 
     start = time.monotonic()
@@ -78,50 +81,64 @@ def test_a_rank_that_is_stuck_is_given_up(monkeypatch, apart):
 
 
 def test_what_is_slow_but_moves_goes_on(monkeypatch):
-    records = fit(monkeypatch, lambda t, here: time.sleep(0.3), stall_timeout=1)
+    records = fit(monkeypatch, lambda t, status: time.sleep(0.3), stall_timeout=1)
     assert [record["epoch"] for record in records] == [1, 2, 3]
 
 
 def test_other_nodes_wait_as_long_as_one_moves(monkeypatch):
     """One step takes three stall timeouts, in which the others have nothing to do."""
 
-    def slow(t, here):
+    def slow(t, status):
         for _ in range(6 if t == 4 else 0):
             time.sleep(0.25)
-            here.moved()
+            status.moved()
 
     records = fit(monkeypatch, slow, apart=True, stall_timeout=0.5)
     assert [record["epoch"] for record in records] == [1, 2, 3]
 
 
-@pytest.mark.skipif(WORLD.size != 2, reason="of several nodes, only one tells it")
-def test_a_node_that_is_not_heard_of_is_given_up(monkeypatch, capfd):
-    """Its watch and its pulse stand still as well, as if its machine was gone."""
+@pytest.mark.skipif(WORLD.size != 2, reason="of several nodes, only one reports it")
+def test_a_node_that_is_silent_is_given_up(monkeypatch, capfd):
+    """Its watchdog and its heartbeat stand still as well, as if its machine was gone."""
 
-    def vanish(t, here):
+    def vanish(t, status):
         if t == 4:
-            here.stall_timeout = 1000
+            status.stall_timeout = 1000
             with monkeypatch.context() as patched:
                 patched.setattr(heartbeat.Heartbeat, "_send", lambda *_: None)
                 time.sleep(3)
-            here.stall_timeout = 1
+            status.stall_timeout = 1
 
     start = time.monotonic()
     with pytest.raises(RankFailed):
         fit(monkeypatch, vanish, apart=True, stall_timeout=1)
     if not LAST:
         assert 1 < time.monotonic() - start < 2.5
-        assert "rank 1 on " in (told := capfd.readouterr().err), told
-        assert "nothing was heard for 1 s" in told
+        assert "rank 1 on " in (report := capfd.readouterr().err), report
+        assert "nothing was heard for 1 s" in report
     WORLD.Barrier()
 
 
-def test_a_failed_training_leaves_the_team_fit_for_another(monkeypatch):
-    def fail(t, here):
+def test_another_training_can_follow_a_failed_one(monkeypatch):
+    def fail(t, status):
         raise ZeroDivisionError("injected")
 
     with pytest.raises(ZeroDivisionError if LAST else RankFailed):
         fit(monkeypatch, fail)
     monkeypatch.undo()
     WORLD.Barrier()
-    assert len(fit(monkeypatch, lambda t, here: None)) == 3
+    assert len(fit(monkeypatch, lambda t, status: None)) == 3
+
+
+@BOTH
+@pytest.mark.parametrize("ends_job", [False, True])
+def test_nothing_stays_open(apart, ends_job):
+    comm = Communicator(shared=not apart)
+    opened = []
+    for _ in range(4):
+        with watched(comm, ends_job=ends_job):
+            comm.status.step(1)
+        opened.append(len(os.listdir("/proc/self/fd")))
+    assert opened == opened[:1] * 4
+    assert "/distnn-" not in Path("/proc/self/maps").read_text()
+    comm.free()
