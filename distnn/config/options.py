@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from distnn.config.command_line import parse_flags
-from distnn.config.fields import LARGEST, checked, setting, settings_of
+from distnn.config.fields import LARGEST, checked, nearest, setting, settings_of
 from distnn.config.toml_file import read_config, write_config
 from distnn.errors import InputError
 
@@ -27,6 +27,10 @@ REDUCTIONS = ("ordered", "mpi")
 UPDATES = ("rank0", "sharded")
 BLAS = ("auto", "numpy", "mkl")
 PROGRESS = ("auto", "bar", "lines", "off")
+TRAINER_KEYWORDS = (
+    "batch_size", "slices", "seed", "reduce", "update", "blas", "clip_norm", "schedule", "warmup",
+    "run_dir", "resume", "checkpoint_every", "keep", "stall_timeout", "progress",
+)  # fmt: skip
 NO_PATHS = ("digits", "arrays")  # bundled; in memory, of a trainer
 
 
@@ -122,6 +126,17 @@ class TrainConfig(_Plain):
         "auto", "auto: a bar (by tqdm) on a terminal, else lines", choices=PROGRESS
     )
     given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False, repr=False)
+
+    @classmethod
+    def from_keywords(cls, **keywords: Any) -> Self:
+        """The options of a `Trainer`, checked; raises an InputError that names the keyword."""
+        rows = settings_of(cls)
+        for name, value in keywords.items():
+            if name not in TRAINER_KEYWORDS:
+                raise InputError("unknown argument", name, nearest(name, TRAINER_KEYWORDS))
+            if not (value is None and rows[name].optional):
+                keywords[name] = checked(rows[name], value, name)
+        return cls(**{"progress": "off"} | keywords, given=frozenset(keywords))
 
     @property
     def checkpoint_interval(self) -> tuple[Literal["epochs", "steps"], int]:

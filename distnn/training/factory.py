@@ -1,4 +1,4 @@
-"""From config to a network, an optimizer and a trainer."""
+"""From config to a network and an optimizer."""
 
 import dataclasses
 import inspect
@@ -10,9 +10,7 @@ from distnn.errors import InputError
 from distnn.nn import products
 from distnn.nn.network import Network
 from distnn.nn.optimizers import OPTIMIZERS, Optimizer
-from distnn.parallel.comm.communicator import Communicator
 from distnn.training.loading import Shape
-from distnn.training.trainer import Trainer
 
 LOSS_OF_OUTPUT = {"softmax": "cross-entropy", "sigmoid": "binary-cross-entropy"}
 OUTPUT_OF_LOSS = {loss: output for output, loss in LOSS_OF_OUTPUT.items()}
@@ -83,26 +81,4 @@ def build_network(config: TrainConfig, shape: Shape) -> Network:
         seed=config.seed,
         init=config.init,
         dropout=config.dropout,
-    )
-
-
-def build_trainer(
-    config: TrainConfig, network: Network, optimizer: Optimizer, comm: Communicator
-) -> Trainer:
-    """The trainer of resolved config."""
-    return Trainer(
-        network,
-        optimizer,
-        batch_size=config.batch_size,
-        slices=config.slices,
-        seed=config.seed,
-        comm=comm,
-        reduce=config.reduce,
-        update=config.update,
-        blas=config.blas,
-        clip_norm=config.clip_norm,
-        schedule=config.schedule,
-        warmup=config.warmup,
-        checkpoint_every=config.checkpoint_every,
-        stall_timeout=config.stall_timeout,
     )
