@@ -84,8 +84,8 @@ from distnn import command, train
 from distnn.parallel.watchdog import signals
 from distnn.config import command_line
 train.load_what_all_need()
-loaded = {"cyclopts", "csv", "distnn.data.sources", "distnn.training.desk",
-    "distnn.training.recorder", "gzip",
+loaded = {"cyclopts", "csv", "distnn.data.sources", "distnn.training.run_files",
+    "distnn.run.background", "gzip",
     "matplotlib", "numpy.random", "rich", "safetensors", "subprocess", "tempfile", "tqdm"}
 print(sorted(loaded & set(sys.modules)))
 """
