@@ -87,9 +87,7 @@ def test_more_epochs_are_those_of_one_long_run(run: Run, tmp_path: Path) -> None
     assert "epochs = 5" in (run.folder / "config.toml").read_text()
 
 
-def test_a_damaged_newest_checkpoint_is_skipped(
-    run: Run, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_newest_checkpoint_is_skipped(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     first, metrics = run(), run.metrics
     newest = checkpoint.saved(run.folder / "checkpoints")[0]
     newest.write_bytes(newest.read_bytes()[:-9])

@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,8 +59,10 @@ class Disk:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Disk:
-    return Disk(tmp_path / "run")
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    disk = Disk(tmp_path / "run")
+    yield disk
+    disk.files.close()
 
 
 def test_the_newest_and_the_best_are_kept(disk: Disk) -> None:
@@ -82,6 +85,7 @@ def test_what_a_checkpoint_holds_is_what_comes_back(disk: Disk) -> None:
     assert np.array_equal(state["m"], STATE["m"])
     assert again.checkpoint is not None
     assert again.checkpoint.meta["task"] == "x"
+    again.close()
 
 
 def test_no_checkpoint_is_the_beginning(disk: Disk) -> None:
@@ -89,6 +93,7 @@ def test_no_checkpoint_is_the_beginning(disk: Disk) -> None:
     again = RunFiles(disk.path)
     again.open(TrainConfig(resume=True))
     assert (again.position, again.vectors()) == (Position(), (None, {}))
+    again.close()
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
