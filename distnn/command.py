@@ -1,4 +1,4 @@
-"""How every command starts and ends: one comm, one line for an error, one exit code."""
+"""How every command starts and ends: one communicator, one line for an error, one exit code."""
 
 import contextlib
 import faulthandler
@@ -33,15 +33,17 @@ class HelpShown(Exception):
 def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
     """Run a command on all ranks and end this rank's process.
 
+    Results go to standard output, messages and errors to standard error.
+
     Args:
         begins_again: see `StopSignals`.
 
-    An error of the user's is printed as one line by rank 0, and every rank ends with its code.
+    Bad input is printed as one line by rank 0, and every rank ends with the error's exit code.
     Any other exception is a failure of this rank: its traceback is printed and the whole job ends
     at once, because the other ranks would wait for this one forever.
     """
-    # Until it has a handler, an interrupt ends a rank as any other signal does: as an exception it
-    # would be told by every rank, and leave those waiting that are inside MPI.
+    # Until it has a handler, an interrupt ends a rank as any other signal does: as an exception,
+    # every rank would print it, and those inside MPI would keep waiting.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     default_to_one()
     faulthandler.enable()
@@ -80,11 +82,11 @@ def _outcome(name: str, command: Command, comm: "Communicator") -> int:
     except HelpShown:
         return 0
     except RankFailed:
-        time.sleep(PATIENCE)  # the job ends from there, with the reason told
+        time.sleep(PATIENCE)  # the rank that failed ends the job, and prints the reason
         raise
     except DistnnError as error:
         if not comm.all_arrive(PATIENCE):
-            raise  # it rose here and not elsewhere: the others wait for this rank
+            raise  # only this rank raised it: the others wait for this one
         if comm.is_first:
             print(f"distnn.{name}: {error}", file=sys.stderr)
         return error.exit_code
@@ -120,18 +122,20 @@ def on_first(
 
 
 def _fail(watch: "Watchdog | None", error: BaseException | None) -> None:
-    """End the job because of this rank's failure, told with its traceback if it is the first."""
-    told = "".join(traceback.format_exception(error))
+    """End the job because of this rank's failure; its traceback is printed if it is the first."""
+    trace = "".join(traceback.format_exception(error))
     if watch is not None:
-        watch.fail(1, f"failed:\n{told}")
-    print(f"distnn: a rank on {socket.gethostname()} failed:\n{told}", file=sys.stderr, flush=True)
+        watch.fail(1, f"failed:
+{trace}")
+    print(f"distnn: a rank on {socket.gethostname()} failed:
+{trace}", file=sys.stderr, flush=True)
     from distnn.parallel.watchdog.watchdog import end_job
 
     end_job(1)
 
 
 def _show_messages(name: str) -> None:
-    """Messages of the package go to standard error; only rank 0 shows any."""
+    """What the package logs goes to standard error, on rank 0; see `Progress` for its bar."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"distnn.{name}: %(message)s"))
     log = logging.getLogger("distnn")

@@ -4,7 +4,6 @@ Prints one JSON object: the number of items, the mean loss, and accuracy or r2.
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -57,10 +56,6 @@ def _open(argv: Sequence[str]) -> "tuple[Trained, Part]":
         part = Part(source.x_test, source.y_test, source.y_test_where)
     check_features(part.x, trained.network.layers[0])
     return trained, part
-
-
-def _say(line: str) -> None:
-    print(f"distnn.evaluate: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

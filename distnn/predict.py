@@ -4,7 +4,6 @@ Writes class numbers, or real outputs in the units of the training targets, one 
 of the data, to a .csv or .npy file.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -61,10 +60,6 @@ def _open(argv: Sequence[str]) -> "tuple[Trained, Rows, PredictConfig]":
         raise InputError("the run is a regression", where="--probabilities", remedy="leave it out")
     features, _ = trained.column_names()
     return trained, open_features(asked.data, trained.network.layers[0], features), asked
-
-
-def _say(line: str) -> None:
-    print(f"distnn.predict: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

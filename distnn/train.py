@@ -5,7 +5,8 @@ data, and train.
 """
 
 import dataclasses
-import sys
+import logging
+import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,12 @@ from distnn.command import on_first, run
 
 if TYPE_CHECKING:
     from distnn.parallel.comm.communicator import Communicator
-    from distnn.training.desk import Desk
-    from distnn.training.recorder import Recorder
+    from distnn.training.loading import Loader
+    from distnn.training.run_files import RunFiles
+
+RUN_DIR = "DISTNN_RUN_DIR"  # of a job script, which cannot see what the config says
+
+log = logging.getLogger(__name__)
 
 
 def train(comm: "Communicator", argv: Sequence[str]) -> None:
@@ -23,83 +28,116 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
     started = time.perf_counter()
     if not comm.is_first:
         load_what_all_need()
-    desk = on_first(comm, lambda arguments: _open_desk(arguments, comm.size), argv)
-    told = comm.broadcast(desk.tell() if desk else None)
+    opened = on_first(comm, lambda arguments: open_run(arguments, comm.size), argv)
+    shared, loader, files = opened or (None, None, None)
     try:
-        _train(comm, desk, told, started)
+        summary = _train(comm, comm.broadcast(shared), loader, files, started)
     finally:
-        if desk is not None:
-            desk.logbook.directory.release()
+        if files is not None:
+            files.close()
+    if files is not None and summary is not None:
+        print(summary_text(summary, str(files.directory)))
 
 
 def load_what_all_need() -> None:
-    """Import it while rank 0, which needs more, is at its desk."""
-    from distnn.training import bits, evaluation, factory, loading, session  # noqa: F401
+    """Import it while rank 0, which needs more, looks at its input."""
+    from distnn.training import bits, evaluation, factory, loading, trainer  # noqa: F401
 
 
-def _train(comm: "Communicator", desk: "Desk | None", told: dict[str, Any], started: float) -> None:
+def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, RunFiles]":
+    """Rank 0: check the command line and all that it names, before any work.
+
+    Returns:
+        What all ranks must know: the configuration with everything chosen, and the sizes of the
+        data set. The data set, to be read. The run's files, claimed for this job.
+
+    Raises:
+        InputError: flags, files or directory cannot be used.
+    """
+    from distnn.config.command_line import parse_train
+    from distnn.data.sources import open_data
+    from distnn.errors import DistnnError
+    from distnn.run.directory import default_path
+    from distnn.training.factory import resolve
+    from distnn.training.loading import Loader
+    from distnn.training.run_files import RunFiles
+    from distnn.training.session import check_slices
+
+    config = parse_train(argv)
+    run_dir = config.run_dir or os.environ.get(RUN_DIR)
+    files = RunFiles(run_dir or default_path(config.data))
+    if config.resume and not run_dir:
+        log.warning("--resume without --run-dir: a new run begins in %s", files.directory)
+    try:
+        config = files.open(config)
+        config = dataclasses.replace(config, slices=config.slices or ranks)
+        check_slices(config.slices or ranks, ranks, recorded=files.is_resumed)
+        source = open_data(config.data, config.test_data, config.target)
+        loader = Loader.open(source, config.output, config.loss)
+        config = resolve(config, loader.shape())
+        files.make()
+    except DistnnError:
+        files.close()
+        raise
+    return {"config": config.to_dict(), "shape": dataclasses.asdict(loader.shape())}, loader, files
+
+
+def _train(
+    comm: "Communicator",
+    shared: dict[str, Any],
+    loader: "Loader | None",
+    files: "RunFiles | None",
+    started: float,
+) -> dict[str, Any] | None:
+    """All ranks: build the network, load the data, train; on rank 0, the summary."""
     from distnn.config.options import TrainConfig
     from distnn.errors import StopRequested
     from distnn.parallel.comm.shared_memory import SharedMemory
-    from distnn.run.position import Position
     from distnn.training.bits import told_of_mixed_ranks
-    from distnn.training.factory import build_network, build_optimizer, build_trainer
+    from distnn.training.factory import build_network, build_optimizer
     from distnn.training.loading import Shape, load
     from distnn.training.session import needed_bytes
+    from distnn.training.trainer import Trainer, TrainingData
 
-    config, shape = TrainConfig.from_dict(told["settings"]), Shape(**told["shape"])
-    position = Position(**told["position"])
+    config, shape = TrainConfig.from_dict(shared["config"]), Shape(**shared["shape"])
     comm.status.stall_timeout = config.stall_timeout
     network, optimizer = build_network(config, shape), build_optimizer(config)
-
-    slices, data = config.slices or comm.size, shape.bytes(network.dtype.itemsize)
-    needed = needed_bytes(network, optimizer, comm, slices, config.update, data)
+    slices, data_bytes = config.slices or comm.size, shape.bytes(network.dtype.itemsize)
+    needed = needed_bytes(network, optimizer, comm, slices, config.update, data_bytes)
     comm = comm.with_memory(needed)
-    loader = desk.loader if desk else None
-    samples, test = load(comm, SharedMemory(comm), shape, loader, network.dtype)
-
-    trainer = build_trainer(config, network, optimizer, comm)
-    trainer.load_state(position, *(desk.logbook.vectors() if desk else (None, {})))
-    session = trainer.open_session(comm)
-    recorder = _open_recorder(comm, desk, session, len(samples))
+    train_set, test_set = load(comm, SharedMemory(comm), shape, loader, network.dtype)
     if mixed := told_of_mixed_ranks(comm):
-        _say(mixed)
-    before = dataclasses.replace(position)
+        log.warning("%s", mixed)
+
+    trainer = Trainer(network, optimizer, comm=comm, config=config)
+    data = TrainingData(
+        train_set,
+        test_set,
+        shape.is_classification,
+        lambda: loader.recorded() if loader else ({}, {}),
+    )
     try:
-        trainer.train(session, samples, test, config.epochs, recorder, shape.is_classification)
+        return trainer.run(comm, data, config.epochs, files, started)[1]
     except StopRequested as error:
-        where = f"; go on with --run-dir {desk.logbook.directory.path} --resume" if desk else ""
+        where = f"; go on with --run-dir {files.directory} --resume" if files else ""
         raise StopRequested(f"{error}{where}") from None
-    session.collect_state()
-    seconds, done = time.perf_counter() - started, session.items_since(before, len(samples))
-
-    def finish() -> None:
-        if desk is not None and recorder is not None:
-            desk.finish(recorder, session, done, seconds)
-
-    comm.on_first(finish)
 
 
-def _open_desk(arguments: Sequence[str], ranks: int) -> "Desk":
-    from distnn.training.desk import Desk
-
-    return Desk.open(arguments, ranks)
-
-
-def _open_recorder(
-    comm: "Communicator", desk: "Desk | None", session: Any, items: int
-) -> "Recorder | None":
-    """The recorder, on rank 0."""
-
-    def work() -> "Recorder":
-        assert desk is not None
-        return desk.recorder(session, items)
-
-    return comm.on_first(work)
-
-
-def _say(line: str) -> None:
-    print(f"distnn.train: {line}", file=sys.stderr)
+def summary_text(summary: dict[str, Any], directory: str) -> str:
+    """The summary for people: a few lines."""
+    measures = ", ".join(
+        f"{key.replace('_', ' ')} {value:.4g}"
+        for key, value in summary.items()
+        if key in ("train_loss", "test_loss", "test_accuracy", "test_r2") and value is not None
+    )
+    return (
+        f"{summary['epochs']} epochs, {summary['steps']} steps on {summary['ranks']} ranks "
+        f"({summary['nodes']} nodes, {summary['slices']} slices) in {summary['seconds']:.2f} s, "
+        f"{summary['samples_per_second']:.0f} samples/s\n"
+        f"{measures}\n"
+        f"weights sha256 {summary['weights_sha256']}\n"
+        f"run in {directory}"
+    )
 
 
 if __name__ == "__main__":

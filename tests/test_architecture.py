@@ -84,9 +84,9 @@ from distnn import command, train
 from distnn.parallel.watchdog import signals
 from distnn.config import options
 train.load_what_all_need()
-loaded = {"argparse", "csv", "difflib", "distnn.data.sources", "distnn.training.desk",
-    "distnn.training.recorder", "gzip",
-    "matplotlib", "numpy.random", "tomllib", "safetensors", "subprocess", "tempfile", "tqdm"}
+loaded = {"argparse", "csv", "difflib", "distnn.data.sources", "distnn.training.run_files",
+    "distnn.run.background", "gzip", "matplotlib", "numpy.random", "tomllib", "safetensors",
+    "subprocess", "tempfile", "tqdm"}
 print(sorted(loaded & set(sys.modules)))
 """
     found = subprocess.run(

@@ -4,14 +4,16 @@ A file carries two strings besides its tensors: ``distnn``, the metadata as JSON
 digest over that string and every tensor's name, dtype, shape and bytes.
 """
 
+import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +98,7 @@ def write(
 def read(path: str | Path) -> Checkpoint:
     """Load and verify a checkpoint.
 
-    Sizes are held against the file before memory is taken for them; then the digest is verified,
+    Sizes are compared with the file's before memory is taken for them; then the digest is verified,
     and that every number is finite.
 
     Raises:
@@ -184,24 +186,23 @@ def mark_best(path: Path) -> Path:
     return best
 
 
-def prune(directory: Path, keep: int, protect: Iterable[Path] = ()) -> list[Path]:
+def best_loss(directory: Path) -> float:
+    """The loss of the best checkpoint; infinity if there is none that can be read."""
+    try:
+        return float(read(find(directory, BEST)).meta.get("loss", math.inf))
+    except CheckpointError:
+        return math.inf
+
+
+def prune(directory: Path, keep: int) -> None:
     """Remove all but the `keep` newest checkpoints of steps, and what killed writers left.
 
-    To be called after ``write`` returned, by the one writer of the directory. ``best`` stays.
-
-    Returns:
-        What was removed. A file that cannot be removed stays and is no error: nothing is lost.
+    To be called after ``write`` returned, by the one writer of the directory. ``best`` stays. A
+    file that cannot be removed stays and is no error: nothing is lost.
     """
-    spared, removed = set(protect), []
-    for path in [path for path in saved(directory)[keep:] if path not in spared] + leftovers(
-        directory
-    ):
-        try:
+    for path in saved(directory)[keep:] + leftovers(directory):
+        with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-        except OSError:
-            continue
-        removed.append(path)
-    return removed
 
 
 def digest(tensors: Mapping[str, np.ndarray], text: str) -> str:
@@ -244,7 +245,7 @@ def _damaged(path: Path, what: str) -> CheckpointError:
 
 
 def _meta(path: Path, text: str) -> dict[str, Any]:
-    # a digest can be forged with the content: it is no reason to trust the text
+    # whoever forges the content can forge the digest, too: the text is not trusted
     try:
         meta = json.loads(text)
     except (ValueError, RecursionError):
@@ -257,8 +258,8 @@ def _meta(path: Path, text: str) -> dict[str, Any]:
 def _save(path: Path, tensors: Mapping[str, np.ndarray], strings: Mapping[str, str]) -> None:
     """Write a safetensors file in pieces.
 
-    The package's own function copies each tensor while no other thread may run; this one is for
-    a thread beside the training.
+    The safetensors package copies each tensor while it holds the interpreter's lock, which would
+    stop the training; this runs in a thread beside it.
     """
     names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))  # keeps them aligned
     header: dict[str, Any] = {"__metadata__": dict(strings)}
@@ -291,7 +292,7 @@ def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def _verify_sizes(path: Path) -> None:
-    """Hold the sizes that the header claims against the file's, before memory is taken."""
+    """Compare the sizes in the header with the file's, before memory is taken."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise CheckpointError("not a file", str(path))
     with path.open("rb") as file:
@@ -300,7 +301,9 @@ def _verify_sizes(path: Path) -> None:
             raise CheckpointError("larger than this machine's memory", str(path))
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, LARGEST_HEADER):
-            raise _damaged(path, "its header is larger than the file or than any of ours")
+            raise _damaged(
+                path, "its header is larger than the file or than any that distnn writes"
+            )
         header = json.loads(file.read(length))
     if not isinstance(header, dict):
         raise _damaged(path, "its header is not a table")

@@ -1,4 +1,4 @@
-"""A run's directory: where its files lie, whether it holds a run already."""
+"""A run's directory: the paths of its files, whether it holds a run, and its lock."""
 
 import errno
 import fcntl
@@ -13,7 +13,7 @@ from distnn.run.files import leftovers, write_text
 
 
 class RunDirectory:
-    """The files of one run under `path`; nothing is touched before ``create`` or ``open``.
+    """The files of one run under `path`; nothing is touched before ``make_folders`` or ``claim``.
 
     ``config``, ``metrics``, ``timings``, ``summary`` are files, ``checkpoints`` a directory;
     ``lock`` is the file by which one job keeps others from writing here.
@@ -39,48 +39,43 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", str(self.path)) from None
 
-    def make(self) -> None:
-        """Make the directory for a new run, which begins when its config is recorded.
-
-        Raises:
-            InputError: it holds a run already, is a file, or cannot be written.
-        """
+    def refuse_run(self) -> None:
+        """Raise an InputError if a run was recorded here already."""
         if self.holds_run():
             remedy = "use --resume or another --run-dir"
             raise InputError("already holds a run", str(self.path), remedy)
-        self._make()
 
-    def create(self, config: str) -> None:
-        """Make the directory and record the run's config.toml in it; raises as `make`."""
-        self.make()
-        self._write(config)
-
-    def open(self) -> None:
-        """Make ready to go on with the run found here; left-overs of killed writers are removed.
-
-        Raises:
-            InputError: there is no run, or its directory cannot be written.
-        """
-        self.require()
-        self._make()
-
-    def require(self) -> None:
+    def require_run(self) -> None:
         """Raise an InputError unless a run is found here. Nothing is touched."""
         if not (self.holds_run() and self.config.is_file()):
             raise InputError("holds no run (no config.toml)", str(self.path), "check the path")
 
+    def make_folders(self) -> None:
+        """Make the directory and ``checkpoints`` in it, where they are missing.
+
+        Raises:
+            InputError: a file has that name, or it cannot be written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            remedy = "give another --run-dir"
+            raise InputError("a file is in the way", str(self.path), remedy) from None
+        except OSError as error:
+            raise self._unwritable(error) from None
+
     def claim(self) -> bool:
-        """Keep other jobs from writing here, until ``release`` or the end of this process.
+        """Keep other jobs from writing here until ``release`` or the end of this process.
 
         A POSIX lock, which the system takes back from a dead process: a killed job never blocks
         its successor. It holds between hosts where the file system passes locks on (NFS version
         4, Lustre mounted with ``flock``, GPFS, CephFS).
 
         Returns:
-            False if the file system knows no locks: then nothing keeps a second job away.
+            False if the file system has no locks: then nothing keeps a second job away.
 
         Raises:
-            InputError: another process holds the claim; its host and number are named.
+            InputError: another process is writing here; its host and number are named.
         """
         try:
             file = self.lock.open("a+b")
@@ -108,22 +103,20 @@ class RunDirectory:
             self._held.close()
             self._held = None
 
-    def record(self, config: str) -> None:
-        """Replace config.toml, as when a resumed run gets more epochs; raises InputError."""
-        self._write(config)
-
-    def _make(self) -> None:
+    def remove_leftovers(self) -> None:
+        """Remove what killed writers left; only for a job that has claimed the directory."""
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
             for path in (*leftovers(self.path), *leftovers(self.checkpoints)):
                 path.unlink(missing_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            remedy = "give another --run-dir"
-            raise InputError("a file is in the way", str(self.path), remedy) from None
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def _write(self, config: str) -> None:
+    def record(self, config: str) -> None:
+        """Write config.toml, or replace it, as when a resumed run gets more epochs.
+
+        Raises:
+            InputError: it cannot be written.
+        """
         try:
             write_text(self.config, config)
         except OSError as error:

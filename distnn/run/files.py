@@ -25,14 +25,14 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         flush(aside)
         os.replace(aside, path)
     except BaseException:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
+        with contextlib.suppress(OSError):  # the first error is the one to raise
             aside.unlink(missing_ok=True)
         raise
     flush_directory(path.parent)
 
 
 def write_output(path: Path, write: Callable[[Path], None]) -> None:
-    """`write_whole` for a path that a user named: links lead on, devices and pipes are written to.
+    """`write_whole` for a path that a user named: links are followed, devices written to.
 
     Raises:
         OSError: as `write_whole`.
@@ -71,7 +71,7 @@ def flush_directory(path: Path) -> None:
 
 
 def reason(error: OSError) -> str:
-    """Why, in the system's words."""
+    """The operating system's message."""
     return error.strerror or str(error)
 
 

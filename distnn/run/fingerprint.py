@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-TELLS_NOTHING_OF_BITS = frozenset({"python"})
+IRRELEVANT_TO_BITS = frozenset({"python"})
 
 
 def fingerprint(product: str = "numpy") -> dict[str, Any]:
@@ -44,7 +44,7 @@ def differences(here: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[st
     return [
         f"{name} {here.get(name)} here, {recorded.get(name)} recorded"
         for name in dict.fromkeys((*here, *recorded))
-        if name not in TELLS_NOTHING_OF_BITS and here.get(name) != recorded.get(name)
+        if name not in IRRELEVANT_TO_BITS and here.get(name) != recorded.get(name)
     ]
 
 

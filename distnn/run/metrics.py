@@ -88,7 +88,7 @@ def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("epoch", 0), int):
-        what = f"line {number} is not one of ours"
+        what = f"line {number} is not one that distnn writes"
         raise InputError(what, str(path), "remove the line, or move the file away")
     return record
 

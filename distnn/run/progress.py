@@ -1,15 +1,19 @@
-"""How far a run is: a bar on a terminal, a line per epoch in a batch log. For one rank only."""
+"""How far a run is: a bar on a terminal, a line per epoch in a batch log. For rank 0 only."""
 
+import contextlib
 import importlib.util
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-REFRESH = 0.2  # seconds between two looks of the bar
+REFRESH = 0.2  # seconds between two updates of the bar
+
+log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Tells a stream how far training is.
+    """Shows on a stream how far training is.
 
     Args:
         mode: ``bar``, ``lines``, ``off``, or ``auto``: a bar if the stream is a terminal, else
@@ -19,8 +23,9 @@ class Progress:
         steps_per_epoch: batches of an epoch.
         first_epoch: epochs done before, by the run that is resumed.
 
-    A bar is drawn by tqdm, if that is installed; without it there are lines, which is told where a
-    bar was asked for. A stream that is closed (``... | head``) ends the output, not the training.
+    A bar is drawn by tqdm, if that is installed; without it there are lines, and a warning where a
+    bar was asked for. Messages that are logged while there is a bar are printed above it. A stream
+    that is closed (``... | head``) ends the output, not the training.
     """
 
     def __init__(
@@ -30,22 +35,23 @@ class Progress:
         self.epochs = epochs
         self.first_epoch = first_epoch
         self.mode = _shown_as(mode, stream)
-        self._start = time.perf_counter()
+        self._start = self._updated = time.perf_counter()
         self._bar: Any = None
-        self._steps = 0  # since the bar was told
+        self._messages = contextlib.ExitStack()  # the redirection of messages
+        self._steps = 0  # since the last update of the bar
         self._stride = 1 << 62  # steps between two looks at the clock; without a bar never
         if mode == "bar" and self.mode != "bar":
-            self.say("distnn: a bar needs tqdm (pip install tqdm); there are lines")
+            log.warning("tqdm is not installed (pip install tqdm); printing one line per epoch")
         if self.mode == "bar":
             self._bar = _bar(stream, epochs * steps_per_epoch, first_epoch * steps_per_epoch)
+            self._messages.enter_context(_messages_above_the_bar())
             self._stride = 1
-            self._told = self._start
 
     def step(self) -> None:
-        """One step is done. Costs some 50 ns: the clock is asked every so many steps only."""
+        """One step is done. Costs some 50 ns: the clock is read every so many steps only."""
         self._steps += 1
         if self._steps >= self._stride:
-            self._tell()
+            self._update()
 
     def epoch(self, record: Mapping[str, Any], samples_per_second: float) -> None:
         """An epoch is done.
@@ -60,28 +66,21 @@ class Progress:
         text = _figures(record, samples_per_second)
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
-            self._tell()
+            self._update()
             return
         done = record["epoch"]
         elapsed = time.perf_counter() - self._start
         left = elapsed / max(done - self.first_epoch, 1) * (self.epochs - done)
         width = len(str(self.epochs))
-        self.say(f"epoch {done:{width}}/{self.epochs}  {text}  {_clock(left)} left")
-
-    def say(self, line: str) -> None:
-        """Print a line, above the bar if there is one."""
-        if self.mode == "off":
-            return
         try:
-            if self._bar is not None:
-                self._bar.clear()
-            self.stream.write(line + "\n")
+            self.stream.write(f"epoch {done:{width}}/{self.epochs}  {text}  {_clock(left)} left\n")
             self.stream.flush()
         except (OSError, ValueError):
             self._give_up()
 
     def close(self) -> None:
         """Leave the bar as it stands and end its line."""
+        self._messages.close()
         bar, self._bar = self._bar, None
         if bar is not None:
             try:
@@ -90,9 +89,9 @@ class Progress:
             except (OSError, ValueError):
                 self._give_up()
 
-    def _tell(self) -> None:
+    def _update(self) -> None:
         now = time.perf_counter()
-        if now - self._told < REFRESH:
+        if now - self._updated < REFRESH:
             self._stride += self._steps if self._steps < 1000 else 1000
             return
         try:
@@ -102,11 +101,12 @@ class Progress:
             self._give_up()
             return
         # aim at a few looks at the clock per refresh
-        self._stride = max(1, int(self._steps * REFRESH / (now - self._told) / 4))
-        self._steps, self._told = 0, now
+        self._stride = max(1, int(self._steps * REFRESH / (now - self._updated) / 4))
+        self._steps, self._updated = 0, now
 
     def _give_up(self) -> None:
-        # Nobody reads any more: no reason to end a training, and nowhere to tell it.
+        # nobody reads any more: no reason to end a training
+        self._messages.close()
         self.mode, self._bar, self._stride = "off", None, 1 << 62
 
 
@@ -129,9 +129,16 @@ def _bar(stream: TextIO, steps: int, done: int) -> Any:
         unit="step",
         dynamic_ncols=True,
         mininterval=0,
-        miniters=1 << 62,  # drawn when told, not by tqdm's own clock
+        miniters=1 << 62,  # drawn by `refresh`, not by tqdm's own clock
         bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}",
     )
+
+
+def _messages_above_the_bar() -> Any:
+    """While this context is open, tqdm prints what the package logs, above its bar."""
+    package = logging.getLogger("distnn")
+    loggers = [package if package.handlers else logging.getLogger()]
+    return importlib.import_module("tqdm.contrib.logging").logging_redirect_tqdm(loggers)
 
 
 def _figures(record: Mapping[str, Any], samples_per_second: float) -> str:

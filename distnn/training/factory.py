@@ -1,4 +1,4 @@
-"""From config to a network, an optimizer and a trainer."""
+"""From config to a network and an optimizer."""
 
 import dataclasses
 import inspect
@@ -10,9 +10,7 @@ from distnn.errors import InputError
 from distnn.nn import products
 from distnn.nn.network import Network
 from distnn.nn.optimizers import OPTIMIZERS, Optimizer
-from distnn.parallel.comm.communicator import Communicator
 from distnn.training.loading import Shape
-from distnn.training.trainer import Trainer
 
 LOSS_OF_OUTPUT = {"softmax": "cross-entropy", "sigmoid": "binary-cross-entropy"}
 OUTPUT_OF_LOSS = {loss: output for output, loss in LOSS_OF_OUTPUT.items()}
@@ -84,11 +82,3 @@ def build_network(config: TrainConfig, shape: Shape) -> Network:
         init=config.init,
         dropout=config.dropout,
     )
-
-
-def build_trainer(
-    config: TrainConfig, network: Network, optimizer: Optimizer, comm: Communicator
-) -> Trainer:
-    """The trainer of resolved config."""
-    keywords = config.trainer_keywords() | {"run_dir": None, "resume": False, "progress": "off"}
-    return Trainer(network, optimizer, comm=comm, **keywords)

@@ -107,6 +107,16 @@ class Loader:
         if test is not None and source.x_test is not None and self.y_test is not None:
             write_scaled(test, source.x_test, self.y_test, scaling, target_scaling)
 
+    def recorded(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """What a checkpoint says of the data set (metadata and tensors), after `read`."""
+        about = {
+            "task": self.targets.task,
+            "classes": self.targets.classes,
+            "feature_names": self.source.feature_names,
+            "target_names": self.source.target_names,
+        }
+        return about, self.tensors
+
     def _keep(self, name: str, scaling: Scaling) -> None:
         for key, array in scaling.arrays().items():
             self.tensors[f"{name}.{key}"] = array

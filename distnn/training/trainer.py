@@ -1,36 +1,54 @@
-"""The loop. The only place where nn, data, parallel and run meet."""
+"""Trains a network on arrays, or for the commands: sets up, runs the loop, and writes the files."""
 
 import dataclasses
-import sys
+import logging
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distnn.blas_threads import one_thread_per_rank
-from distnn.checks import choice, instance, number, shown
+from distnn.checks import LARGEST_COUNT, choice, instance, number
 from distnn.config.options import TrainConfig
-from distnn.errors import DistnnError, DivergenceError, InputError, StopRequested
+from distnn.data.scaling import Scaling
+from distnn.data.targets import CLASSIFICATION, REGRESSION
+from distnn.errors import DistnnError, DivergenceError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
-
 from distnn.parallel.comm.communicator import Communicator, communicator_of
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
 from distnn.training.agreement import check_fit
 from distnn.training.bits import agree_on_blas
-from distnn.training.dataset import Dataset, from_arrays, shared_bytes
-from distnn.training.evaluation import Evaluation
+from distnn.training.dataset import Dataset, digest, from_arrays, shared_bytes
+from distnn.training.evaluation import Evaluation, are_classes
+from distnn.training.loop import Loop, Record
 from distnn.training.session import Session, check_slices, empty_slices_message, needed_bytes
 
 if TYPE_CHECKING:  # what writes files is loaded where it does
-    from distnn.training.recorder import Recorder
-    from distnn.training.trainer_run import TrainerRun
+    from distnn.training.run_files import RunFiles
 
-Record = dict[str, Any]
 FAILURES = ("raise", "abort")
+ARRAYS = "arrays"  # what config.toml calls data that are in no file
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """What a network is trained on.
+
+    Attributes:
+        classify: whether the targets are classes; None: see `evaluation.are_classes`.
+        recorded: on rank 0, what a checkpoint says of the data (metadata and tensors).
+    """
+
+    train: Dataset
+    test: Dataset | None
+    classify: bool | None
+    recorded: Callable[[], tuple[Mapping[str, Any], Mapping[str, np.ndarray]]]
 
 
 class Trainer:
@@ -39,10 +57,16 @@ class Trainer:
     Args:
         network: on every rank, built alike; rank 0's weights are the ones that are trained.
         optimizer: None means `Adam()`.
-        batch_size: B, global: over all ranks together.
-        slices: S; None means one per rank. The result depends on it, not on the ranks.
-        seed: of the order of the samples.
         comm: an MPI communicator; None means all ranks.
+        on_failure: "raise": if a rank fails in `fit`, its exception rises there and `RankFailed` on
+            the others; only ranks that are inside MPI, where nothing can reach them, end the job
+            after some seconds. "abort": the job ends at once, with the traceback.
+        config: all options at once, as the commands have them, in place of the keywords below.
+
+    Keywords, checked as the flags of the same names:
+        batch_size: B, global: over all ranks together; 64.
+        slices: S; None means one per rank. The result depends on it, not on the ranks.
+        seed: of the order of the samples; 0.
         reduce: "ordered": the same bits on any number of ranks; "mpi": MPI's own Allreduce, whose
             result depends on it.
         update: "rank0" or "sharded": who updates the weights. Same bits.
@@ -51,16 +75,13 @@ class Trainer:
         clip_norm: the largest norm a gradient may have; None for no limit.
         schedule, warmup: the course of the learning rate, see `distnn.nn.schedules`.
         run_dir: where `fit` writes metrics, checkpoints and the summary; None: nowhere.
-        resume: go on with the run that is in `run_dir`, if there is one. A script that is run again
-            ends as it would have ended undisturbed: its n-th `fit` trains until the run has the
-            epochs of the first n; one that the run has behind it trains nothing.
-        checkpoint_every: "N" epochs or "Ns" steps between two checkpoints.
-        keep: how many checkpoints stay, besides the best.
-        progress: "auto", "bar", "lines" or "off".
-        on_failure: "raise": if a rank fails in `fit`, its exception rises there and `RankFailed` on
-            the others; only ranks that are inside MPI, where nothing can reach them, end the job
-            after some seconds. "abort": the job ends at once, with the traceback.
-        stall_timeout: seconds without any movement in `fit` that are taken for a failure.
+        resume: continue the run that is in `run_dir`, if there is one. A script that is run again
+            ends as it would have ended undisturbed: each `fit` continues to its own total of
+            epochs; those that the run has done already are skipped.
+        checkpoint_every: "N" epochs or "Ns" steps between two checkpoints; "1".
+        keep: how many checkpoints stay, besides the best; 3.
+        progress: "auto", "bar", "lines" or "off"; "off".
+        stall_timeout: seconds without any movement in `fit` that are taken for a failure; 600.
 
     Raises:
         InputError: an argument cannot be used; more ranks than slices.
@@ -73,26 +94,28 @@ class Trainer:
         *,
         comm: Any = None,
         on_failure: str = "raise",
+        config: TrainConfig | None = None,
         **options: Any,
     ) -> None:
-        self.network = instance(network, Network, "network", "Network([64, 32, 10])")
+        if config is None:
+            config = TrainConfig.from_keywords(**options)
+            config = dataclasses.replace(config, data=ARRAYS)
         optimizer = Adam() if optimizer is None else optimizer
+        self.network = instance(network, Network, "network", "Network([64, 32, 10])")
         self.optimizer = instance(optimizer, Optimizer, "optimizer", "Adam(0.001)")
         self.on_failure = choice(on_failure, "on_failure", FAILURES)
-        asked = TrainConfig.from_keywords(**options)
         self.comm = comm if isinstance(comm, Communicator) else communicator_of(comm)
-        agree_on_blas(self.comm, asked.blas)
-        asked = dataclasses.replace(asked, slices=asked.slices or self.comm.size)
-        self.config = asked
-        self._run = _run_of(asked)
-        self.stall_timeout = asked.stall_timeout
-        assert asked.slices is not None
-        check_slices(asked.slices, self.comm.size)
-        line = empty_slices_message(asked.batch_size, asked.slices)
-        if self.comm.is_first and line:
-            _say(line)
+        agree_on_blas(self.comm, config.blas)
+        slices = config.slices or self.comm.size
+        check_slices(slices, self.comm.size)
+        message = empty_slices_message(config.batch_size, slices)
+        if self.comm.is_first and message:
+            log.warning("%s", message)
+        self.config = dataclasses.replace(config, slices=slices)
         self.position = Position()
+        self._until = 0  # epochs in all that were asked for
         self._state: dict[str, np.ndarray] = {}
+        self._files: RunFiles | None = None  # of `fit`, on rank 0
         self._stop = 0
 
     def fit(
@@ -117,47 +140,26 @@ class Trainer:
             StopRequested: on every rank, see `request_stop`; the next call goes on from there.
             RankFailed: another rank failed; the training is lost. See `on_failure`.
         """
-        number(epochs, "epochs", whole=True, least=1)
-        self.comm.status.stall_timeout = self.stall_timeout
+        number(epochs, "epochs", whole=True, least=1, most=LARGEST_COUNT)
+        self.config = _completed(self.config, self.network, self.optimizer)
+        self.comm.status.stall_timeout = self.config.stall_timeout
         with watched(self.comm, ends_job=self.on_failure == "abort"):
-            return self._fit_arrays(X, T, epochs, test, partitioned)
-
-    def _fit_arrays(
-        self, X: Any, T: Any, epochs: int, test: Any, partitioned: bool
-    ) -> list[Record]:
-        check_fit(self, X, test, epochs, partitioned)
-        data = [] if test is None else [_pair(test)]
-        comm = self.comm.with_memory(self._needed(X, T, partitioned, data))
-        memory = SharedMemory(comm)
-        with one_thread_per_rank(), self._run or nullcontext(), closing(memory):
-            samples = from_arrays(comm, memory, self.network, X, T, partitioned)
-            test_samples = from_arrays(comm, memory, self.network, *data[0]) if data else None
-            return self._fit(comm, samples, test_samples, epochs)
-
-    def _fit(
-        self, comm: Communicator, samples: Dataset, test: Dataset | None, epochs: int
-    ) -> list[Record]:
-        run, until, recorder = self._run, self.position.epoch + epochs, None
-        if run is not None:
-            until = run.begin(self, epochs)
-        session = self.open_session(comm)
-        try:
-            if run is not None:
-                recorder = run.recorder(self, session, samples, until)
-            records = self.train(session, samples, test, until, recorder)
-            session.collect_state()
-            if run is not None:
-                run.finish(self, recorder, session, samples)
-        except DivergenceError:
-            session.close()
-            raise
-        except DistnnError:
-            self.close_session(session)
-            raise
-        else:
-            self.close_session(session)
-        finally:
-            session.end_thread()
+            check_fit(self, X, test, epochs, partitioned)
+            sets = [(X, T)] if test is None else [(X, T), _pair(test, "test")]
+            comm = self.comm.with_memory(self._needed(sets, partitioned))
+            memory = SharedMemory(comm)
+            with one_thread_per_rank(), closing(memory):
+                train = from_arrays(comm, memory, self.network, X, T, partitioned)
+                tests = [from_arrays(comm, memory, self.network, *pair) for pair in sets[1:]]
+                data = TrainingData(
+                    train, tests[0] if tests else None, None, lambda: self._recorded(train)
+                )
+                try:
+                    comm.on_first(lambda: self._open_files(epochs))
+                    records, _ = self.run(comm, data, epochs, self._files)
+                finally:
+                    if self._files is not None:
+                        self._files.close()  # others may write there between two fits
         return records
 
     def request_stop(self) -> None:
@@ -166,32 +168,88 @@ class Trainer:
 
     # --- what the commands build on -----------------------------------------------------------
 
+    def run(
+        self,
+        comm: Communicator,
+        data: TrainingData,
+        epochs: int,
+        files: "RunFiles | None",
+        started: float | None = None,
+    ) -> tuple[list[Record], dict[str, Any] | None]:
+        """One training, from a checkpoint or the weights reached, to the summary.
+
+        Args:
+            comm: this trainer's, or the one that `Communicator.with_memory` gave instead.
+            epochs: as of `fit`.
+            files: on rank 0, opened, if any are written.
+            started: a time of `time.perf_counter` from which the summary's seconds count.
+
+        Returns:
+            One record per epoch completed here; on rank 0, the summary that was written, if any.
+
+        Raises:
+            DistnnError: on every rank, as `fit` does.
+        """
+        started = time.perf_counter() if started is None else started
+        self._restore(comm, files)
+        until = min(self._until, self.position.epoch) + epochs
+        session = self.open_session(comm)
+        before, items = dataclasses.replace(session.position), len(data.train)
+        if (before.epoch, before.step) > (until, 0):
+            files = None  # the run is further than this fit goes
+
+        def begin() -> None:
+            if files is not None:
+                config = dataclasses.replace(self.config, epochs=until)
+                files.begin(config, session, items, *data.recorded())
+
+        def finish() -> dict[str, Any] | None:
+            trained = session.items_since(before, items)
+            return None if files is None else files.finish(session, trained, started)
+
+        try:
+            comm.on_first(begin)
+            self._until = until
+            evaluation = None
+            if data.test is not None:
+                evaluation = Evaluation(comm, self.network, data.test, "test_", data.classify)
+            comm.status.stop = self.request_stop
+            records = Loop(session, data.train, evaluation, until, files, lambda: self._stop).run()
+            session.collect_state()
+            summary = comm.on_first(finish)
+        except DivergenceError:
+            session.close()  # position and optimizer state stay those before
+            raise
+        except DistnnError:
+            self.close_session(session)
+            raise
+        finally:
+            self._stop = 0
+            session.end_thread()
+        self.close_session(session)
+        return records, summary
+
     def load_state(
         self, position: Position, weights: np.ndarray | None, state: dict[str, np.ndarray]
     ) -> None:
-        """Let the next session begin where a checkpoint ends.
+        """Let the next session continue from a checkpoint.
 
         Args:
             position: on every rank.
             weights: on rank 0, the flat vector; None if there is no checkpoint.
             state: on rank 0, the optimizer's state vectors.
         """
-        self.position, self._state = position, state
+        self.position, self._state, self._until = position, state, position.epoch
         if weights is not None:
             self.network.load(weights)
 
     def open_session(self, comm: Communicator) -> Session:
-        """The vectors of this training in shared memory, holding the position reached.
+        """The vectors of this training in shared memory, with the weights and position reached.
 
         Args:
             comm: this trainer's, or the one that `Communicator.with_memory` gave instead.
         """
-        session = Session(
-            comm,
-            self.network,
-            self.optimizer,
-            self.config,
-        )
+        session = Session(comm, self.network, self.optimizer, self.config)
         session.start(self.network.vector if self.network.has_weights else None)
         if self.position.steps:
             session.restore(self._state, self.position)
@@ -205,135 +263,9 @@ class Trainer:
             self._state = {name: v.copy() for name, v in session.exchange.state.items()}
         session.close()
 
-    def train(
-        self,
-        session: Session,
-        samples: Dataset,
-        test: Dataset | None,
-        until: int,
-        recorder: "Recorder | None" = None,
-        classify: bool | None = None,
-    ) -> list[Record]:
-        """Train until so many epochs are done in all.
-
-        Args:
-            recorder: on rank 0, writes metrics and checkpoints.
-            classify: whether the targets are classes; None: see `evaluation.are_classes`.
-
-        Returns:
-            One record per epoch that was completed in this call.
-
-        Raises:
-            DivergenceError, StopRequested: on every rank.
-        """
-        evaluation = None
-        if test is not None:
-            evaluation = Evaluation(session.comm, self.network, test, "test_", classify)
-        session.comm.status.stop = self.request_stop
-        try:
-            with np.errstate(all="ignore"):  # what is not finite is looked for in the losses
-                records = self._epochs(session, samples, evaluation, until, recorder)
-        except StopRequested as error:
-            raise StopRequested(f"{error}{self._unsaved(session, recorder)}") from None
-        except DivergenceError:
-            self._unsaved(session, recorder)
-            raise
-        finally:
-            self._stop = 0
-        if lost := self._unsaved(session, recorder):
-            remedy = "make room and go on with --resume"
-            raise DistnnError(f"training is done{lost}; {remedy}")
-        return records
-
-    def _epochs(
-        self,
-        session: Session,
-        samples: Dataset,
-        evaluation: Evaluation | None,
-        until: int,
-        recorder: "Recorder | None",
-    ) -> list[Record]:
-        records = []
-        while session.position.epoch < until:
-            start = time.perf_counter()
-            done = session.position.step * self.config.batch_size
-            record, stop = self._epoch(session, samples, evaluation, until, recorder)
-            records.append(record)
-            if recorder is not None:
-                seconds = time.perf_counter() - start
-                recorder.epoch(record, seconds, len(samples) - done)
-            stop = stop and session.position.epoch < until
-            if stop or self._due(session.position, until):
-                self._checkpoint(session, recorder)
-            if stop:
-                raise StopRequested(self._stopped(session.position))
-        return records
-
-    def _epoch(
-        self,
-        session: Session,
-        samples: Dataset,
-        evaluation: Evaluation | None,
-        until: int,
-        recorder: "Recorder | None",
-    ) -> tuple[Record, int]:
-        """What is left of the epoch under way; its record, and whether to stop after it."""
-        position, here = session.position, session.comm.status
-        here.enter("step")
-        steps = session.begin_epoch(samples)
-        total, stop = until * steps, 0
-        tell = recorder.progress.step if recorder is not None else _nothing
-        while position.step < steps:
-            stop = session.step(samples, total, self._stop)
-            tell()
-            if position.step == steps:
-                break
-            if stop or self._due(position, until):
-                session.collect_losses(total)
-                self._checkpoint(session, recorder)
-                here.enter("step")
-            if stop:
-                raise StopRequested(self._stopped(position))
-        rate = session.learning_rate(position.steps, total)
-        loss = session.end_epoch(samples, total)
-        record = {
-            "epoch": position.epoch,
-            "step": position.steps,
-            "learning_rate": rate,
-            "train_loss": loss,
-        }
-        here.enter("evaluation")
-        return record | (evaluation.measure() if evaluation else {}), stop
-
-    def _due(self, position: Position, until: int) -> bool:
-        """Whether a checkpoint is due; one always is at the end."""
-        unit, number = self.config.checkpoint_interval
-        if unit == "steps":
-            return position.steps % number == 0 or position.epoch == until
-        return position.step == 0 and (position.epoch % number == 0 or position.epoch == until)
-
-    def _checkpoint(self, session: Session, recorder: "Recorder | None") -> None:
-        session.comm.status.enter("checkpoint")
-        session.collect_state()
-        session.check_finite()
-        if recorder is not None:
-            state = session.exchange.state
-            with session.comm.status.working():
-                recorder.checkpoint(self.network.weights, state, session.position)
-
-    def _unsaved(self, session: Session, recorder: "Recorder | None") -> str:
-        """Wait until the last checkpoint is on the disk; what to tell if it is not. Collective."""
-        session.comm.status.enter("checkpoint")
-        unsaved = session.comm.on_first(recorder.unsaved if recorder is not None else str)
-        return session.comm.broadcast(unsaved)
-
-    def _stopped(self, position: Position) -> str:
-        return f"stopped on request after epoch {position.epoch}, step {position.step}"
-
-    def _needed(self, X: Any, T: Any, partitioned: bool, more: list[Any]) -> int:
+    def _needed(self, sets: list[Any], partitioned: bool) -> int:
         """Bytes that a node is going to share, about."""
         layers, itemsize = self.network.layers, self.network.dtype.itemsize
-        sets = [(X, T), *more]
         items = [len(rows) if hasattr(rows, "__len__") else 0 for rows, _ in sets]
         if partitioned:
             items[0] = self.comm.total(items[0])
@@ -347,24 +279,48 @@ class Trainer:
             self.network, self.optimizer, self.comm, slices, self.config.update, data
         )
 
+    def _open_files(self, epochs: int) -> None:
+        """Rank 0: open the run's directory at the first fit, claim it again at the others."""
+        if self._files is not None:
+            self._files.claim()
+        elif self.config.run_dir is not None:
+            from distnn.training.run_files import RunFiles
 
-def _pair(test: Any) -> tuple[Any, Any]:
-    if isinstance(test, (tuple, list)) and len(test) == 2:
-        return test[0], test[1]
-    raise InputError(f"{shown(test)} is not a pair", "test", "give (rows, targets)")
+            files = RunFiles(self.config.run_dir)
+            files.open(dataclasses.replace(self.config, epochs=epochs))
+            files.make()
+            self._files = files
+
+    def _restore(self, comm: Communicator, files: "RunFiles | None") -> None:
+        """Take over position, weights and optimizer state of the files' checkpoint, if any."""
+        found = files is not None and files.checkpoint is not None
+        position = comm.broadcast(vars(files.position) if files and found else None)
+        if position is not None:
+            until = self._until
+            self.load_state(Position(**position), *(files.vectors() if files else (None, {})))
+            self._until = until  # a script that is run again counts its epochs from the start
+
+    def _recorded(self, train: Dataset) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Rank 0: what a checkpoint says of arrays."""
+        is_classification = are_classes(self.network, train)
+        about = {
+            "task": CLASSIFICATION if is_classification else REGRESSION,
+            "classes": self.network.layers[-1] if is_classification else 0,
+        }
+        arrays = Scaling.none(self.network.layers[0]).arrays()  # rows are used as they are
+        tensors = {f"scaling.{key}": array for key, array in arrays.items()}
+        return about, tensors | {"data": digest(train)}
 
 
-def _nothing() -> None:
-    pass
-
-
-def _run_of(asked: TrainConfig) -> "TrainerRun | None":
-    if asked.run_dir is None:
-        return None
-    from distnn.training.trainer_run import TrainerRun
-
-    return TrainerRun(asked)
-
-
-def _say(line: str) -> None:
-    print(f"distnn: {line}", file=sys.stderr)
+def _completed(config: TrainConfig, network: Network, optimizer: Optimizer) -> TrainConfig:
+    """The options with those that a network and an optimizer hold."""
+    made, rule = network.config(), optimizer.config()
+    values = {
+        "hidden": list(network.layers[1:-1]),
+        **{key: made[key] for key in ("activation", "output", "loss", "init", "dropout")},
+        "precision": made["dtype"],
+        "optimizer": optimizer.name,
+        **{key: rule.get(key) for key in ("learning_rate", "weight_decay", "momentum")},
+    }
+    given = frozenset(config.to_dict()) - {"data", "epochs"}  # a resumed run must have the same
+    return dataclasses.replace(config, **values, given=given)

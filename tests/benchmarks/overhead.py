@@ -12,7 +12,6 @@ import statistics
 import sys
 import tempfile
 import time
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,9 @@ from distnn.parallel.watchdog import watchdog as stall  # noqa: E402
 from distnn.parallel.watchdog.signals import StopSignals  # noqa: E402
 from distnn.parallel.watchdog.watchdog import Watchdog  # noqa: E402
 from distnn.run import checkpoint  # noqa: E402
+from distnn.run.background import BackgroundWriter  # noqa: E402
 from distnn.run.directory import RunDirectory  # noqa: E402
-from distnn.run.progress import Progress  # noqa: E402
 from distnn.training.dataset import from_arrays  # noqa: E402
-from distnn.training.recorder import Recorder  # noqa: E402
 
 THIRDS, STEPS = 3, 313  # an epoch of 60,000 items has 938 steps
 ROWS = 64 * 60  # they fit into the cache: memory is the part of a machine that others share most
@@ -41,7 +39,7 @@ LOOK = 0.1  # seconds
 DIGEST, STEP = checkpoint.digest, RankStatus.step
 
 
-def third(session: Any, samples: Any, recorder: Recorder | None, saves: bool) -> float:
+def third(session: Any, samples: Any, writer: BackgroundWriter | None, saves: bool) -> float:
     """Seconds of a third of an epoch, perhaps with a checkpoint in its first step."""
     session.position.step = 0
     session.begin_epoch(samples)
@@ -52,14 +50,14 @@ def third(session: Any, samples: Any, recorder: Recorder | None, saves: bool) ->
         session.step(samples, 10**9, 0)
         if saves and number == 0:
             session.collect_state()
-            if recorder is not None:
-                state = session.exchange.state
-                recorder.checkpoint(session.network.weights, state, session.position)
+            if writer is not None:
+                vectors = {"W": session.exchange.weights, **session.exchange.state}
+                writer.save(vectors, {}, {}, session.position)
     session.comm.mpi.Barrier()
     seconds = time.perf_counter() - start
     session.collect_losses(10**9)
-    if recorder is not None:
-        recorder.unsaved()
+    if writer is not None:
+        writer.unsaved_message()
     return seconds
 
 
@@ -69,22 +67,21 @@ def measure(trainer: Trainer, epochs: int, folder: str) -> None:
     comm = trainer.comm
     samples = from_arrays(comm, SharedMemory(comm), trainer.network, X, draw.integers(0, 10, ROWS))
     session = trainer.open_session(comm)
-    recorder = None
+    writer = None
     if comm.is_first:
-        progress = Progress("off", StringIO(), 1, STEPS)
-        recorder = Recorder(RunDirectory(Path(folder)), 1, {}, {}, progress)
+        writer = BackgroundWriter(RunDirectory(Path(folder)), 1, session.position)
 
     def on(saves: bool) -> float:
         checkpoint.digest, RankStatus.step = DIGEST, STEP
         watch = Watchdog(comm, ends_job=False)
         StopSignals(watch, begins_again=True)
-        seconds = third(session, samples, recorder, saves)
+        seconds = third(session, samples, writer, saves)
         watch.close()
         return seconds
 
     def off(saves: bool) -> float:
         checkpoint.digest, RankStatus.step = (lambda *_: ""), (lambda *_: None)
-        return third(session, samples, recorder, saves)
+        return third(session, samples, writer, saves)
 
     stall.INTERVAL = LOOK
     with np.errstate(all="ignore"):

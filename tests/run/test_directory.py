@@ -12,46 +12,38 @@ from distnn.errors import InputError
 from distnn.run.directory import RunDirectory, default_path
 
 
-def test_create_then_open(tmp_path):
+def test_make_then_record(tmp_path):
     run = RunDirectory(tmp_path / "a" / "b")
     assert not run.holds_run()
-    run.create("epochs = 3\n")
+    run.refuse_run()
+    run.make_folders()
+    run.record("epochs = 3\n")
     assert run.holds_run()
     assert run.config.read_text() == "epochs = 3\n"
     assert run.checkpoints.is_dir()
-    run.open()
+    run.make_folders()
+    run.require_run()
     run.record("epochs = 4\n")
     assert run.config.read_text() == "epochs = 4\n"
     assert sorted(path.name for path in run.path.iterdir()) == ["checkpoints", "config.toml"]
 
 
-def test_an_empty_directory_of_the_user_will_do(tmp_path):
-    RunDirectory(tmp_path).create("")
-    assert RunDirectory(tmp_path).holds_run()
-
-
 def test_a_second_run_is_refused(tmp_path):
-    RunDirectory(tmp_path).create("first")
+    RunDirectory(tmp_path).record("first")
     with pytest.raises(InputError, match="already holds a run; use --resume or another --run-dir"):
-        RunDirectory(tmp_path).create("second")
-    assert RunDirectory(tmp_path).config.read_text() == "first"
+        RunDirectory(tmp_path).refuse_run()
 
 
-def test_checkpoints_without_a_config_are_not_overwritten(tmp_path):
+def test_checkpoints_without_a_config_are_a_run(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "step-1.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match="already holds a run"):
-        RunDirectory(tmp_path).create("")
+        RunDirectory(tmp_path).refuse_run()
 
 
-def test_open_without_a_run(tmp_path):
+def test_a_run_that_is_required_and_not_there(tmp_path):
     with pytest.raises(InputError, match="holds no run"):
-        RunDirectory(tmp_path).open()
-
-
-def test_require_touches_nothing(tmp_path):
-    with pytest.raises(InputError, match="holds no run"):
-        RunDirectory(tmp_path / "none").require()
+        RunDirectory(tmp_path / "none").require_run()
     assert not list(tmp_path.iterdir())
 
 
@@ -84,12 +76,12 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
     assert not RunDirectory(tmp_path).claim()
 
 
-def test_open_removes_what_killed_writers_left(tmp_path):
+def test_what_killed_writers_left_is_removed(tmp_path):
     run = RunDirectory(tmp_path)
-    run.create("")
+    run.make_folders()
     for directory in (run.path, run.checkpoints):
         (directory / ".x.1.ab.tmp").write_bytes(b"torn")
-    run.open()
+    run.remove_leftovers()
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -97,13 +89,13 @@ def test_a_file_in_the_way(tmp_path):
     (tmp_path / "file").write_text("")
     for path in ("file", "file/below"):
         with pytest.raises(InputError, match="a file is in the way"):
-            RunDirectory(tmp_path / path).create("")
+            RunDirectory(tmp_path / path).make_folders()
 
 
 @pytest.mark.parametrize("path", ["/proc/none", "/proc/self/a/b", "x" * 300])
 def test_directories_that_cannot_be(path):
     with pytest.raises(InputError) as caught:
-        RunDirectory(path).create("")
+        RunDirectory(path).make_folders()
     assert path in str(caught.value)
 
 

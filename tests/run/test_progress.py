@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import logging
 
 import pytest
 
@@ -67,20 +68,19 @@ def test_figures(extra, part):
 def test_off():
     stream = Terminal()
     progress = Progress("off", stream, 2, 3)
-    progress.say("nothing")
     train(progress, [1, 2], 3)
     assert stream.getvalue() == ""
 
 
-def test_without_tqdm_there_are_lines(monkeypatch):
+def test_without_tqdm_there_are_lines(monkeypatch, caplog):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     stream = Terminal()
     train(Progress("auto", stream, 2, 3), [1, 2], 3)
     assert len(stream.getvalue().splitlines()) == 2
     stream = Terminal()
     train(Progress("bar", stream, 2, 3), [1, 2], 3)
-    assert "needs tqdm" in stream.getvalue().splitlines()[0]
-    assert len(stream.getvalue().splitlines()) == 3
+    assert "tqdm is not installed" in caplog.text
+    assert len(stream.getvalue().splitlines()) == 2
 
 
 def test_bar_counts_every_step_and_looks_seldom(clock):
@@ -101,13 +101,25 @@ def test_bar_of_slow_steps(clock):
         assert f" {step}/10 " in stream.getvalue()
 
 
-def test_say_above_the_bar():
+def test_a_message_is_printed_above_the_bar_and_does_not_tear_it(monkeypatch, clock):
     pytest.importorskip("tqdm")
     stream = Terminal()
-    progress = Progress("bar", stream, 1, 1)
-    progress.say("a line")
-    train(progress, [1], 1)
-    assert "a line\n" in stream.getvalue()
+    monkeypatch.setattr("sys.stderr", stream)
+    package = logging.getLogger("distnn")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("distnn.train: %(message)s"))
+    monkeypatch.setattr(package, "handlers", [handler])
+    progress = Progress("bar", stream, 1, 10)
+    for _ in range(5):
+        clock[0] += 1
+        progress.step()
+    logging.getLogger("distnn.run").warning("a message")
+    progress.close()
+    assert package.handlers == [handler]
+    before, after = stream.getvalue().split("distnn.train: a message\n")
+    assert before.endswith("\r")  # the bar's line was cleared
+    assert not before.rsplit("\r", 2)[-2].strip()
+    assert "5/10" in after  # and drawn again below
 
 
 def test_a_closed_stream_ends_the_output_only():
@@ -122,5 +134,5 @@ def test_a_closed_terminal_ends_the_output_only(clock):
     progress = Progress("bar", stream, 2, 3)
     stream.close()
     train(progress, [1, 2], 3, clock, 10.0)
-    progress.say("nobody reads this")
+    progress.epoch({"epoch": 2, "train_loss": 1.0}, 1.0)  # nobody reads this
     assert progress.mode == "off"

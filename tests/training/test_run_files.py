@@ -1,43 +1,57 @@
-"""What a run leaves behind, and that a full disk does not end it."""
+"""The files of a run, and that a full disk does not end it."""
 
 import errno
-import io
 import json
 import os
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from distnn import Adam, Network
+from distnn.config.options import TrainConfig
 from distnn.errors import DistnnError
 from distnn.run import checkpoint, metrics
-from distnn.run.directory import RunDirectory
 from distnn.run.position import Position
-from distnn.run.progress import Progress
-from distnn.training.recorder import Recorder, open_checkpoint
+from distnn.training.run_files import RunFiles
 
 W = [np.arange(6, dtype=np.float32).reshape(3, 2)]
 STATE = {"m": np.ones(6, np.float32)}
 
 
 class Disk:
-    def __init__(self, path: Path, keep: int = 2) -> None:
-        self.directory, self.said = RunDirectory(path), io.StringIO()
-        self.directory.make()
-        progress = Progress("lines", self.said, 9, 4)
-        self.recorder = Recorder(self.directory, keep, {"task": "x"}, {}, progress)
+    """A run's files, without a training that fills them."""
+
+    def __init__(self, path: Path) -> None:
+        self.files = RunFiles(path)
+        self.directory, self.path = self.files.directory, path
+        self.config = TrainConfig(keep=2, slices=1, progress="off", epochs=9)
+        self.begin(Position())
+
+    def begin(self, position: Position, resume: bool = False) -> None:
+        self.session: Any = SimpleNamespace(
+            network=Network([2, 2]), optimizer=Adam(), position=position, slices=1,
+            config=self.config, comm=SimpleNamespace(size=1, nodes=1),
+            exchange=SimpleNamespace(state=STATE),
+        )  # fmt: skip
+        self.files.open(TrainConfig(resume=resume))
+        self.files.make()
+        self.files.begin(self.config, self.session, 10, {"task": "x"}, {})
 
     def epoch(self, number: int, loss: float, steps: int = 4) -> None:
         record = {"epoch": number, "step": number * steps, "train_loss": loss}
-        self.recorder.epoch(record, seconds=1.0, items=10)
+        self.files.epoch_done(record, seconds=1.0, items=10)
         self.checkpoint(Position(epoch=number, steps=number * steps))
 
     def checkpoint(self, position: Position) -> str:
         """Saved when this returns, or why not."""
-        self.recorder.checkpoint(W, STATE, position)
-        return self.recorder.unsaved()
+        self.files.save_checkpoint(W, STATE, position)
+        return self.files.unsaved_message()
 
     @property
     def names(self) -> list[str]:
@@ -45,8 +59,10 @@ class Disk:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Disk:
-    return Disk(tmp_path / "run")
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    disk = Disk(tmp_path / "run")
+    yield disk
+    disk.files.close()
 
 
 def test_the_newest_and_the_best_are_kept(disk: Disk) -> None:
@@ -60,16 +76,24 @@ def test_the_newest_and_the_best_are_kept(disk: Disk) -> None:
 
 def test_what_a_checkpoint_holds_is_what_comes_back(disk: Disk) -> None:
     disk.epoch(1, 0.5)
-    found, position = open_checkpoint(disk.directory)
-    assert found is not None
-    assert position == Position(epoch=1, steps=4)
-    assert np.array_equal(found.weights(), W[0].reshape(-1))
-    assert np.array_equal(found.state()["m"], STATE["m"])
-    assert found.meta["task"] == "x"
+    disk.files.close()
+    again = RunFiles(disk.path)
+    again.open(TrainConfig(resume=True))
+    assert again.position == Position(epoch=1, steps=4)
+    weights, state = again.vectors()
+    assert np.array_equal(weights, W[0].reshape(-1))
+    assert np.array_equal(state["m"], STATE["m"])
+    assert again.checkpoint is not None
+    assert again.checkpoint.meta["task"] == "x"
+    again.close()
 
 
 def test_no_checkpoint_is_the_beginning(disk: Disk) -> None:
-    assert open_checkpoint(disk.directory) == (None, Position())
+    disk.files.close()
+    again = RunFiles(disk.path)
+    again.open(TrainConfig(resume=True))
+    assert (again.position, again.vectors()) == (Position(), (None, {}))
+    again.close()
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
@@ -91,8 +115,12 @@ def test_in_the_middle_of_an_epoch_nothing_is_the_best(disk: Disk) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
 @pytest.mark.parametrize("call", ["write", "fsync", "open"])
-def test_a_disk_that_takes_no_more_is_told_and_training_goes_on(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+def test_failed_writes_are_reported_each_time_and_training_goes_on(
+    disk: Disk,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    call: str,
+    number: int,
 ) -> None:
     """A quota may be met when a file is opened, written, or only when it is flushed."""
     disk.epoch(1, 2.0)
@@ -113,16 +141,16 @@ def test_a_disk_that_takes_no_more_is_told_and_training_goes_on(
         for epoch in (2, 3):
             disk.epoch(epoch, 1.0)
         unsaved = disk.checkpoint(Position(epoch=3, steps=12))
-    told = disk.said.getvalue()
-    assert told.count("training goes on, the last good checkpoint stays") == 3  # at each attempt
-    assert told.count("kept for the next attempt") == 2
+    said = "\n".join(caplog.messages)  # although there is no progress to be seen
+    assert said.count("training goes on, the last good checkpoint stays") == 3  # at each attempt
+    assert said.count("kept for the next attempt") == 2
     assert os.strerror(number) in unsaved
     assert "step-0000000004" in unsaved
     assert {name: (disk.directory.checkpoints / name).read_bytes() for name in disk.names} == good
     assert disk.directory.metrics.read_bytes() == lines
 
     disk.epoch(4, 0.5)
-    assert disk.recorder.unsaved() == ""
+    assert disk.files.unsaved_message() == ""
     assert [record["epoch"] for record in metrics.read(disk.directory.metrics)] == [1, 2, 3, 4]
     assert "step-0000000016.safetensors" in disk.names
 
@@ -139,7 +167,7 @@ def test_no_checkpoint_without_the_lines_before_it(
 
         patched.setattr(metrics, "append", refused)
         disk.epoch(2, 1.0)
-        assert "quota" in disk.recorder.unsaved()
+        assert "quota" in disk.files.unsaved_message()
     assert disk.names == ["best.safetensors", "step-0000000004.safetensors"]
 
 
@@ -150,15 +178,15 @@ def test_training_does_not_wait_for_lines_on_a_slow_disk(
     monkeypatch.setattr(os, "fsync", lambda handle: (time.sleep(0.1), flush(handle)))
     start = time.perf_counter()
     for epoch in range(1, 21):
-        disk.recorder.epoch({"epoch": epoch, "train_loss": 1.0}, seconds=1.0, items=1)
+        disk.files.epoch_done({"epoch": epoch, "train_loss": 1.0}, seconds=1.0, items=1)
     assert time.perf_counter() - start < 0.1
-    assert disk.recorder.unsaved() == ""
+    assert disk.files.unsaved_message() == ""
     assert time.perf_counter() - start < 1.5  # lines that had to wait are flushed together
     epochs = [record["epoch"] for record in metrics.read(disk.directory.metrics)]
     assert epochs == list(range(1, 21))
 
 
-def test_a_summary_that_cannot_be_written_is_told(
+def test_a_summary_that_cannot_be_written_is_an_error(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: Any) -> None:
@@ -166,12 +194,36 @@ def test_a_summary_that_cannot_be_written_is_told(
 
     monkeypatch.setattr(metrics, "write_summary", refused)
     with pytest.raises(DistnnError, match=r"training is done and saved, but .*summary\.json"):
-        disk.recorder.summary(W, STATE, {})
+        disk.files.finish(disk.session, 10, 0.0)
 
 
 def test_resume_forgets_what_came_after(disk: Disk) -> None:
     for number in (1, 2, 3):
         disk.epoch(number, 1.0 / number)
-    disk.recorder.resume(Position(epoch=1, steps=4))
-    lines = disk.directory.metrics.read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [1]
+    disk.files.close()
+    disk.begin(Position(epoch=1, steps=4), resume=True)
+    for path in (disk.directory.metrics, disk.directory.timings):
+        lines = path.read_text().splitlines()
+        assert [json.loads(line)["epoch"] for line in lines] == [1]
+
+
+def test_another_error_of_a_writing_thread_rises_at_the_next_call(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("injected")
+
+    monkeypatch.setattr(metrics, "append", fail)
+    disk.files.epoch_done({"epoch": 1, "train_loss": 1.0}, seconds=1.0, items=1)
+    with pytest.raises(ZeroDivisionError):
+        disk.files.unsaved_message()
+
+
+def test_no_thread_outlives_the_files(disk: Disk) -> None:
+    disk.epoch(1, 1.0)
+    assert [one for one in threading.enumerate() if "writer" in one.name]
+    disk.files.close()
+    until = time.monotonic() + 5
+    while [one for one in threading.enumerate() if "writer" in one.name]:
+        assert time.monotonic() < until
+        time.sleep(0.01)

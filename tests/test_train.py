@@ -1,6 +1,8 @@
 """A run from its command line, on one rank: what is written, gone on with, and refused."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ from distnn.errors import InputError
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.run import checkpoint
-from distnn.train import train
-from distnn.training.desk import Desk
+from distnn.run.directory import RunDirectory
+from distnn.run.position import Position
+from distnn.train import open_run, train
 
 
 def write(path: Path, shift: float = 0.0, rows: int = 40, **changes: Any) -> Path:
@@ -20,6 +23,9 @@ def write(path: Path, shift: float = 0.0, rows: int = 40, **changes: Any) -> Pat
     y = (x[:, 0] > shift).astype(int)
     np.savez(path, **({"x_train": x, "y_train": y, "x_test": x, "y_test": y} | changes))
     return path
+
+
+CLAIM = "import sys; from distnn.run.directory import RunDirectory; r = RunDirectory(sys.argv[1]); "
 
 
 class Run:
@@ -81,15 +87,13 @@ def test_more_epochs_are_those_of_one_long_run(run: Run, tmp_path: Path) -> None
     assert "epochs = 5" in (run.folder / "config.toml").read_text()
 
 
-def test_a_damaged_newest_checkpoint_is_skipped(
-    run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_newest_checkpoint_is_skipped(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     first, metrics = run(), run.metrics
     newest = checkpoint.saved(run.folder / "checkpoints")[0]
     newest.write_bytes(newest.read_bytes()[:-9])
     assert same(run("--resume")) == same(first)
     assert run.metrics == metrics  # the repeated epoch's line stands there once
-    assert newest.name in capsys.readouterr().err
+    assert newest.name in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -169,16 +173,55 @@ def test_a_job_script_gives_a_default_run_directory(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DISTNN_RUN_DIR", "of-the-job")
-    desk = Desk.open(["--data", str(run.data), "--resume", *flags], ranks=1)
-    assert desk.logbook.directory.path == Path(used)
-    desk.logbook.directory.release()
+    _, _, files = open_run(["--data", str(run.data), "--resume", *flags], ranks=1)
+    assert files.directory.path == Path(used)
+    files.close()
 
 
-def test_what_all_ranks_are_told(run: Run) -> None:
-    desk = Desk.open(["--data", str(run.data), "--run-dir", str(run.folder)], ranks=3)
-    told = json.loads(json.dumps(desk.tell()))
-    assert told["settings"]["slices"] == 3
-    assert (told["settings"]["output"], told["settings"]["loss"]) == ("softmax", "cross-entropy")
-    assert (told["shape"]["features"], told["shape"]["outputs"]) == (3, 2)
-    assert told["position"] == {"epoch": 0, "step": 0, "steps": 0, "loss": 0.0}
-    desk.logbook.directory.release()
+def test_what_all_ranks_receive(run: Run) -> None:
+    content, _, files = open_run(["--data", str(run.data), "--run-dir", str(run.folder)], ranks=3)
+    shared = json.loads(json.dumps(content))
+    assert shared["config"]["slices"] == 3
+    assert (shared["config"]["output"], shared["config"]["loss"]) == ("softmax", "cross-entropy")
+    assert (shared["shape"]["features"], shared["shape"]["outputs"]) == (3, 2)
+    assert files.position == Position()
+    files.close()
+
+
+def test_bad_input_leaves_no_directory(run: Run) -> None:
+    with pytest.raises(InputError):
+        run("--momentum", 0.5)
+    assert not run.folder.exists()
+
+
+def test_a_job_that_is_refused_removes_nothing(run: Run) -> None:
+    """The left-overs may be files that the job with the lock is writing."""
+    run(epochs=1)
+    torn = run.folder / "checkpoints" / ".step-0000000006.safetensors.1.ab.tmp"
+    torn.write_bytes(b"half")
+    code = CLAIM + "r.claim(); print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(run.folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match="is writing here"):
+            run("--resume", epochs=2)
+        assert torn.exists()
+        owner.kill()
+    run("--resume", epochs=2)
+    assert not torn.exists()
+
+
+def test_a_run_begun_by_another_job_before_the_claim_is_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = RunDirectory.claim
+
+    def late(directory: RunDirectory) -> bool:
+        directory.record("epochs = 1\n")  # the other job, which has ended already
+        return claim(directory)
+
+    monkeypatch.setattr(RunDirectory, "claim", late)
+    with pytest.raises(InputError, match="already holds a run"):
+        run("--resume")
+    assert not run.folder.joinpath("summary.json").exists()

@@ -1,0 +1,143 @@
+"""The loop of a training: epochs and steps, evaluation, checkpoints, stop requests."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distnn.errors import DistnnError, DivergenceError, StopRequested
+from distnn.training.dataset import Dataset
+from distnn.training.evaluation import Evaluation
+from distnn.training.session import Session
+
+if TYPE_CHECKING:  # what writes files is loaded where it does
+    from distnn.training.run_files import RunFiles
+
+Record = dict[str, Any]
+
+
+class Loop:
+    """Trains a session until so many epochs are done in all. All methods are collective.
+
+    Args:
+        evaluation: what is measured after each epoch, if anything.
+        until: epochs.
+        files: on rank 0, where metrics and checkpoints are written, if anywhere.
+        stop_requested: whether this rank asks for a stop, as 1 or 0.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        dataset: Dataset,
+        evaluation: Evaluation | None,
+        until: int,
+        files: "RunFiles | None",
+        stop_requested: Callable[[], int],
+    ) -> None:
+        self._session, self._dataset, self._evaluation = session, dataset, evaluation
+        self._until, self._files, self._stop_requested = until, files, stop_requested
+        self._status = session.comm.status
+
+    def run(self) -> list[Record]:
+        """Train; one record per epoch that was completed here.
+
+        Raises:
+            DivergenceError, StopRequested: on every rank.
+            DistnnError: on every rank, if the end of the training could not be saved.
+        """
+        try:
+            with np.errstate(all="ignore"):  # what is not finite is looked for in the losses
+                records = self._epochs()
+        except StopRequested as error:
+            raise StopRequested(f"{error}{self._unsaved_message()}") from None
+        except DivergenceError:
+            self._unsaved_message()
+            raise
+        if unsaved := self._unsaved_message():
+            remedy = "make room and go on with --resume"
+            raise DistnnError(f"training is done{unsaved}; {remedy}")
+        return records
+
+    def _epochs(self) -> list[Record]:
+        records = []
+        position = self._session.position
+        while position.epoch < self._until:
+            start = time.perf_counter()
+            done = position.step * self._session.config.batch_size
+            record, stop = self._epoch()
+            records.append(record)
+            if self._files is not None:
+                seconds = time.perf_counter() - start
+                self._files.epoch_done(record, seconds, len(self._dataset) - done)
+            stop = stop and position.epoch < self._until
+            if stop or self._checkpoint_due():
+                self._save_checkpoint()
+            if stop:
+                raise StopRequested(self._stop_message())
+        return records
+
+    def _epoch(self) -> tuple[Record, int]:
+        """What is left of the current epoch; its record, and whether to stop after it."""
+        session, dataset, position = self._session, self._dataset, self._session.position
+        self._status.enter("step")
+        steps = session.begin_epoch(dataset)
+        total, stop = self._until * steps, 0
+        step_done = self._files.progress.step if self._files is not None else _nothing
+        while position.step < steps:
+            stop = session.step(dataset, total, self._stop_requested())
+            step_done()
+            if position.step == steps:
+                break
+            if stop or self._checkpoint_due():
+                session.collect_losses(total)
+                self._save_checkpoint()
+                self._status.enter("step")
+            if stop:
+                raise StopRequested(self._stop_message())
+        rate = session.learning_rate(position.steps, total)
+        loss = session.end_epoch(dataset, total)
+        record = {
+            "epoch": position.epoch,
+            "step": position.steps,
+            "learning_rate": rate,
+            "train_loss": loss,
+        }
+        self._status.enter("evaluation")
+        return record | (self._evaluation.measure() if self._evaluation else {}), stop
+
+    def _checkpoint_due(self) -> bool:
+        """Whether a checkpoint is due; one always is at the end."""
+        position = self._session.position
+        unit, number = self._session.config.checkpoint_interval
+        at_end = position.epoch == self._until
+        if unit == "steps":
+            return position.steps % number == 0 or at_end
+        return position.step == 0 and (position.epoch % number == 0 or at_end)
+
+    def _save_checkpoint(self) -> None:
+        session = self._session
+        self._status.enter("checkpoint")
+        session.collect_state()
+        session.check_finite()
+        if self._files is not None:
+            with self._status.working():
+                self._files.save_checkpoint(
+                    session.network.weights, session.exchange.state, session.position
+                )
+
+    def _unsaved_message(self) -> str:
+        """Wait until the last checkpoint is on the disk; why it is not, or nothing."""
+        comm = self._session.comm
+        self._status.enter("checkpoint")
+        message = comm.on_first(self._files.unsaved_message if self._files is not None else str)
+        return str(comm.broadcast(message))
+
+    def _stop_message(self) -> str:
+        position = self._session.position
+        return f"stopped on request after epoch {position.epoch}, step {position.step}"
+
+
+def _nothing() -> None:
+    pass

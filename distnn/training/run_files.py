@@ -1,0 +1,252 @@
+"""The files of a run: its directory from the first claim to the summary. Rank 0 alone has them."""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnn.config.options import TrainConfig, merge_resumed
+from distnn.config.toml_file import read_recorded, to_toml
+from distnn.errors import DistnnError, InputError
+from distnn.nn import products
+from distnn.run import checkpoint, metrics
+from distnn.run.background import BackgroundWriter
+from distnn.run.checkpoint import Checkpoint
+from distnn.run.directory import RunDirectory
+from distnn.run.files import reason
+from distnn.run.fingerprint import fingerprint
+from distnn.run.position import Position
+from distnn.run.progress import Progress
+from distnn.training import bits
+from distnn.training.session import Session
+
+Array = NDArray[Any]
+
+log = logging.getLogger(__name__)
+
+
+class RunFiles:
+    """What one training reads from a run's directory, and writes to it.
+
+    In order: `open`, `make`, `begin`, then `epoch_done` and `save_checkpoint`, `finish`, `close`.
+
+    Attributes:
+        is_resumed: after `open`, whether the directory holds a run to continue.
+        checkpoint: what a resumed run continues from; None for a new run, and after `begin`.
+        progress: shows how far the training is, after `begin`.
+    """
+
+    progress: Progress
+
+    def __init__(self, path: str | Path) -> None:
+        self.directory = RunDirectory(path)
+        self.is_resumed = False
+        self.checkpoint: Checkpoint | None = None
+        self._writer: BackgroundWriter | None = None
+        self._meta: dict[str, Any] = {}
+        self._tensors: dict[str, Array] = {}
+        self._record: Mapping[str, Any] = {}  # of the last epoch
+
+    @property
+    def position(self) -> Position:
+        """Where the checkpoint continues; the start without one."""
+        return Position(**self.checkpoint.meta["position"]) if self.checkpoint else Position()
+
+    def open(self, config: TrainConfig) -> TrainConfig:
+        """Claim the run to be resumed, if there is one, and find its checkpoint.
+
+        Nothing of a new run is touched before `make`, so that bad input leaves nothing behind.
+
+        Returns:
+            The configuration to train with: the recorded one with what may change.
+
+        Raises:
+            InputError: the directory holds a run that is not to be resumed, is in use, or was
+                started with other options; no checkpoint can be read.
+        """
+        self.is_resumed = config.resume and self.directory.holds_run()
+        if not self.is_resumed:
+            self.directory.refuse_run()
+            return config
+        self.directory.require_run()
+        self.claim()
+        try:
+            config = merge_resumed(read_recorded(self.directory.config), config)
+            self.directory.make_folders()
+            self.directory.remove_leftovers()
+            self.checkpoint = checkpoint.newest(
+                self.directory.checkpoints, lambda error: log.warning("%s (skipped)", error)
+            )
+            if self.checkpoint is None:
+                self._start_over()
+        except InputError:
+            self.close()
+            raise
+        return config
+
+    def make(self) -> None:
+        """Make and claim the directory of a new run; raises InputError."""
+        if self.is_resumed:
+            return
+        self.directory.make_folders()
+        self.claim()
+        try:
+            self.directory.refuse_run()  # that another job began before the claim
+            self.directory.remove_leftovers()
+        except InputError:
+            self.close()
+            raise
+
+    def claim(self) -> None:
+        """Keep other jobs from writing here until `close`; raises InputError if one does."""
+        if not self.directory.claim():
+            log.warning("%s: no locks here, keep other jobs away", self.directory)
+
+    def vectors(self) -> tuple[Array | None, dict[str, Array]]:
+        """Weights and optimizer state of the checkpoint, as flat vectors; None and none without."""
+        if self.checkpoint is None:
+            return None, {}
+        return self.checkpoint.weights(), self.checkpoint.state()
+
+    def begin(
+        self,
+        config: TrainConfig,
+        session: Session,
+        items: int,
+        data: Mapping[str, Any],
+        tensors: Mapping[str, Array],
+    ) -> None:
+        """Write config.toml: the run exists from now on.
+
+        Args:
+            items: of the training set.
+            data: what a checkpoint says of the data set.
+            tensors: what a checkpoint holds of the data set.
+
+        Raises:
+            InputError: the data are not those that the run was started with; no permission.
+        """
+        if self.checkpoint is not None:
+            _check_same_data(self.checkpoint, config.data, tensors)
+        self.directory.record(to_toml(config))
+        self._tensors = dict(tensors)
+        self._meta = {
+            "network": session.network.config(),
+            "optimizer": {"name": session.optimizer.name, **session.optimizer.config()},
+            **data,
+            "settings": config.to_dict(),
+            **bits.facts(config.reduce, session.comm.size),
+            "fingerprint": fingerprint(products.in_use()),
+        }
+        self._writer = BackgroundWriter(self.directory, config.keep, session.position)
+        self._record = {}
+        steps = -(-items // config.batch_size)
+        done = session.position.epoch
+        self.progress = Progress(config.progress, sys.stderr, config.epochs, steps, done)
+        recorded = self.checkpoint.meta if self.checkpoint else None
+        for line in bits.told_at_start(self._meta, recorded):
+            log.warning("%s", line)
+        self.checkpoint = None
+
+    def epoch_done(self, record: Mapping[str, Any], seconds: float, items: int) -> None:
+        """Write the lines of an epoch, beside the training, and show its figures.
+
+        Args:
+            items: how many were trained on in `seconds`.
+        """
+        rate = items / seconds if seconds > 0 else math.inf
+        timing = {"epoch": record["epoch"], "seconds": seconds, "samples_per_second": rate}
+        self._record = dict(record)
+        self._begun.append(self._record, timing)
+        self.progress.epoch(record, rate)
+
+    def save_checkpoint(
+        self, weights: list[Array], state: Mapping[str, Array], position: Position
+    ) -> None:
+        """Save a checkpoint beside the training; a failure is logged, and training continues."""
+        vectors = {f"W{l}": W for l, W in enumerate(weights, 1)}
+        vectors |= {f"optimizer.{name}": vector for name, vector in state.items()}
+        meta = self._meta
+        if position.step == 0:  # only then the last record is of these weights
+            loss = self._record.get("test_loss", self._record.get("train_loss", math.inf))
+            if math.isfinite(loss):
+                meta = meta | {"loss": float(loss)}
+        self._begun.save(vectors, self._tensors, meta, position)
+
+    def unsaved_message(self) -> str:
+        """Wait for all writes; why the last checkpoint could not be saved, empty if it was."""
+        return self._begun.unsaved_message()
+
+    def finish(self, session: Session, items: int, started: float) -> dict[str, Any]:
+        """Write and return the summary.
+
+        Args:
+            items: how many were trained on since `started`, a time of `time.perf_counter`.
+
+        Raises:
+            DistnnError: no space, no permission.
+        """
+        last = metrics.read(self.directory.metrics)[-1:]
+        measures = {key: value for record in last for key, value in record.items()}
+        for key in ("epoch", "step", "learning_rate"):
+            measures.pop(key, None)
+        seconds = time.perf_counter() - started
+        summary = {
+            "weights_sha256": checkpoint.weights_sha256(session.network.weights),
+            "optimizer_sha256": checkpoint.optimizer_sha256(session.exchange.state),
+            "steps": session.position.steps,
+            "epochs": session.position.epoch,
+            **bits.facts(session.config.reduce, session.comm.size),
+            "nodes": session.comm.nodes,
+            "slices": session.slices,
+            **measures,
+            "seconds": seconds,
+            "samples_per_second": items / seconds,
+        }
+        try:
+            metrics.write_summary(self.directory.summary, summary)
+        except OSError as error:
+            what = f"{self.directory.summary}: cannot be written: {reason(error)}"
+            raise DistnnError(f"training is done and saved, but {what}") from error
+        return summary
+
+    def close(self) -> None:
+        """End the progress bar and the writing threads, and let other jobs write here."""
+        if self._writer is not None:
+            self._writer.close()
+            self.progress.close()
+            self._writer = None
+        self.directory.release()
+
+    @property
+    def _begun(self) -> BackgroundWriter:
+        assert self._writer is not None
+        return self._writer
+
+    def _start_over(self) -> None:
+        """A run without a checkpoint: it was stopped before the first, or somebody removed them.
+
+        Raises:
+            InputError: the run was finished, so that there were some; its results would be lost.
+        """
+        where = str(self.directory.checkpoints)
+        if self.directory.summary.exists():
+            remedy = "restore them, or start another run with --run-dir"
+            raise InputError("the checkpoints of this finished run are gone", where, remedy)
+        log.warning("%s: holds no checkpoint; the run begins anew, at step 0", where)
+
+
+def _check_same_data(found: Checkpoint, name: str, tensors: Mapping[str, Array]) -> None:
+    for key, array in tensors.items():
+        if not np.array_equal(found.tensors.get(key, ()), array):
+            raise InputError(
+                "holds other data than when the run was started",
+                where=name,
+                remedy="give the same data, or start another run with --run-dir",
+            )
