@@ -34,7 +34,7 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
 
 def load_what_all_need() -> None:
     """Import it while rank 0, which needs more, is at its desk."""
-    from distnn.training import bits, evaluation, factory, loading, session  # noqa: F401
+    from distnn.training import consistency, evaluation, factory, loading, session  # noqa: F401
 
 
 def _train(comm: "Communicator", desk: "Desk | None", told: dict[str, Any], started: float) -> None:
@@ -42,7 +42,7 @@ def _train(comm: "Communicator", desk: "Desk | None", told: dict[str, Any], star
     from distnn.errors import StopRequested
     from distnn.parallel.comm.shared_memory import SharedMemory
     from distnn.run.position import Position
-    from distnn.training.bits import told_of_mixed_ranks
+    from distnn.training.consistency import mixed_ranks_message
     from distnn.training.factory import build_network, build_optimizer, build_trainer
     from distnn.training.loading import Shape, load
     from distnn.training.session import needed_bytes
@@ -52,7 +52,7 @@ def _train(comm: "Communicator", desk: "Desk | None", told: dict[str, Any], star
     comm.status.stall_timeout = config.stall_timeout
     network, optimizer = build_network(config, shape), build_optimizer(config)
 
-    slices, data = config.slices or comm.size, shape.bytes(network.dtype.itemsize)
+    slices, data = config.slices or comm.size, shape.bytes(network.dtype)
     needed = needed_bytes(network, optimizer, comm, slices, config.update, data)
     comm = comm.with_memory(needed)
     loader = desk.loader if desk else None
@@ -62,7 +62,7 @@ def _train(comm: "Communicator", desk: "Desk | None", told: dict[str, Any], star
     trainer.load_state(position, *(desk.logbook.vectors() if desk else (None, {})))
     session = trainer.open_session(comm)
     recorder = _open_recorder(comm, desk, session, len(samples))
-    if mixed := told_of_mixed_ranks(comm):
+    if mixed := mixed_ranks_message(comm):
         _say(mixed)
     before = dataclasses.replace(position)
     try:

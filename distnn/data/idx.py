@@ -4,8 +4,6 @@ Format: two zero bytes, a type byte, the number of dimensions, each dimension as
 32-bit integer, then the numbers in C order, big-endian (http://yann.lecun.com/exdb/mnist/).
 """
 
-from __future__ import annotations
-
 import math
 import re
 import struct
@@ -75,7 +73,7 @@ def idx_files(folder: Path) -> dict[str, Path]:
     t10k counts as test; a plain file goes before its gzipped copy.
 
     Raises:
-        InputError: the folder cannot be listed, or two different files have the same part to play.
+        InputError: the folder cannot be listed, or two different files are the same part.
     """
     found: dict[str, Path] = {}
     with damage_named(str(folder)):

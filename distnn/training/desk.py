@@ -60,8 +60,8 @@ class Desk:
         data = {
             "task": self.loader.targets.task,
             "classes": self.loader.targets.classes,
-            "feature_names": self.loader.source.feature_names,
-            "target_names": self.loader.source.target_names,
+            "feature_names": self.loader.train.feature_names,
+            "target_names": self.loader.train.target_names,
         }
         return self.logbook.recorder(self.config, session, items, data, self.loader.tensors)
 

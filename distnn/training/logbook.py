@@ -15,7 +15,7 @@ from distnn.run.checkpoint import Checkpoint
 from distnn.run.directory import RunDirectory
 from distnn.run.position import Position
 from distnn.run.progress import Progress
-from distnn.training import bits
+from distnn.training.consistency import reduction_facts, start_messages
 from distnn.training.recorder import Recorder, open_checkpoint
 from distnn.training.session import Session
 
@@ -85,12 +85,12 @@ class Logbook:
             "optimizer": {"name": session.optimizer.name, **session.optimizer.config()},
             **data,
             "settings": config.to_dict(),
-            **bits.facts(config.reduce, session.comm.size),
+            **reduction_facts(config.reduce, session.comm.size),
         }
         recorder = Recorder(self.directory, config.keep, meta, tensors, progress)
         recorder.resume(session.position)
         recorded = self.checkpoint.meta if self.checkpoint else None
-        for line in bits.told_at_start(recorder.meta, recorded):
+        for line in start_messages(recorder.meta, recorded):
             say(line)
         return recorder
 
@@ -110,7 +110,7 @@ class Logbook:
         facts = {
             "steps": session.position.steps,
             "epochs": session.position.epoch,
-            **bits.facts(reduce, session.comm.size),
+            **reduction_facts(reduce, session.comm.size),
             "nodes": session.comm.nodes,
             "slices": session.slices,
             **measures,

@@ -21,9 +21,8 @@ from distnn.parallel.comm.status import STALL_TIMEOUT
 from distnn.parallel.reduction.reductions import REDUCTIONS
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
-from distnn.training.agreement import check_fit
 from distnn.training.arguments import instance, one_of, pair, positive, whole
-from distnn.training.bits import agree_on_blas
+from distnn.training.consistency import agree_on_blas, check_fit
 from distnn.training.dataset import Dataset, from_arrays, shared_bytes
 from distnn.training.evaluation import Evaluation
 from distnn.training.session import Session, check_slices, empty_slices_message, needed_bytes
@@ -156,7 +155,9 @@ class Trainer:
     def _fit_arrays(
         self, X: Any, T: Any, epochs: int, test: Any, partitioned: bool
     ) -> list[Record]:
-        check_fit(self, X, test, epochs, partitioned)
+        arguments = {"epochs": epochs, "test": test is not None, "partitioned": partitioned}
+        own = {"on_failure": self.on_failure}
+        check_fit(self.comm, self.config, self.network, self.optimizer, X, arguments | own)
         data = [] if test is None else [pair(test, "test")]
         comm = self.comm.with_memory(self._needed(X, T, partitioned, data))
         memory = SharedMemory(comm)
@@ -363,14 +364,14 @@ class Trainer:
 
     def _needed(self, X: Any, T: Any, partitioned: bool, more: list[Any]) -> int:
         """Bytes that a node is going to share, about."""
-        layers, itemsize = self.network.layers, self.network.dtype.itemsize
+        layers = self.network.layers
         sets = [(X, T), *more]
         items = [len(rows) if hasattr(rows, "__len__") else 0 for rows, _ in sets]
         if partitioned:
             items[0] = self.comm.total(items[0])
         columns = [layers[-1] if np.ndim(targets) == 1 else 0 for _, targets in sets]
         data = sum(
-            shared_bytes(n, layers[0], layers[-1], classes, itemsize)
+            shared_bytes(n, layers[0], layers[-1], classes, self.network.dtype)
             for n, classes in zip(items, columns, strict=True)
         )
         slices = self.config.slices or self.comm.size

@@ -8,17 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distnn import Network
+from distnn.nn.network import decide
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.training.dataset import from_arrays
-from distnn.training.evaluation import ROWS, Evaluation, are_classes, correct, decide
+from distnn.training.evaluation import ROWS, Evaluation, are_classes, correct
 
 
 def measure(network: Network, X: np.ndarray, T: np.ndarray, comm: Communicator) -> dict[str, float]:
     memory = SharedMemory(comm)
-    samples = from_arrays(comm, memory, network, X, T)
-    measures = Evaluation(comm, network, samples, "test_").measure()
+    dataset = from_arrays(comm, memory, network, X, T)
+    measures = Evaluation(comm, network, dataset, "test_").measure()
     memory.close()
     return measures
 
@@ -131,5 +132,5 @@ def test_correct_counts_decisions_for_the_same_class() -> None:
 )
 def test_are_classes(network: Network, T: np.ndarray, expected: bool) -> None:
     comm = Communicator(MPI.COMM_SELF)
-    samples = from_arrays(comm, SharedMemory(comm), network, rows(5), T)
-    assert are_classes(network, samples) == expected
+    dataset = from_arrays(comm, SharedMemory(comm), network, rows(5), T)
+    assert are_classes(network, dataset) == expected
