@@ -52,24 +52,23 @@ class Dataset:
             self._classes = np.empty(len(rows), np.intp)
         classes = self._classes[: len(rows)]
         self._labels.take(rows, 0, classes, "clip")
-        if self._table is not None:
-            self._table.take(classes, 0, T, "clip")
-        else:
-            _write_one_hot(classes, T)
+        self._write_one_hot(classes, T)
 
     def view(self, lo: int, hi: int, T: Array) -> Array:
         """A view of the rows lo … hi, with their targets written into T (hi - lo, n_L)."""
         if self.classes:
-            _write_one_hot(self._labels[lo:hi], T)
+            self._write_one_hot(self._labels[lo:hi], T)
         else:
             T[...] = self.T[lo:hi]
         return self.X[lo:hi]
 
-
-def _write_one_hot(classes: NDArray[np.intp], T: Array) -> None:
-    """Class numbers (b,) as rows of T (b, n_L)."""
-    T.fill(0)
-    T[np.arange(len(classes)), classes] = 1
+    def _write_one_hot(self, classes: NDArray[np.intp], T: Array) -> None:
+        """Class numbers (b,) as rows of T (b, n_L)."""
+        if self._table is not None:
+            self._table.take(classes, 0, T, "clip")
+        else:
+            T.fill(0)
+            T[np.arange(len(classes)), classes] = 1
 
 
 def array_specs(
