@@ -1,8 +1,7 @@
-"""From config to a network, an optimizer and a trainer."""
+"""From a configuration to a network, an optimizer and a trainer."""
 
 import dataclasses
 import inspect
-from typing import Any
 
 from distnn.config.options import TrainConfig
 from distnn.data.targets import REGRESSION
@@ -16,10 +15,11 @@ from distnn.training.trainer import Trainer
 
 LOSS_OF_OUTPUT = {"softmax": "cross-entropy", "sigmoid": "binary-cross-entropy"}
 OUTPUT_OF_LOSS = {loss: output for output, loss in LOSS_OF_OUTPUT.items()}
+OF_A_RUN = ("run_dir", "resume", "keep", "progress")  # where the command writes, not the trainer
 
 
 def resolve(config: TrainConfig, shape: Shape) -> TrainConfig:
-    """The config with everything chosen that was left to the task or the optimizer.
+    """The configuration with everything chosen that was left to the task or the optimizer.
 
     Raises:
         InputError: --momentum for an optimizer that has none; MKL asked for and not installed.
@@ -55,25 +55,19 @@ def build_optimizer(config: TrainConfig) -> Optimizer:
         InputError: --momentum for an optimizer that has none.
     """
     rule = OPTIMIZERS[config.optimizer]
-    known = inspect.signature(rule).parameters
-    arguments: dict[str, Any] = {}
-    if config.learning_rate is not None:
-        arguments["learning_rate"] = config.learning_rate
-    if config.weight_decay is not None:
-        arguments["weight_decay"] = config.weight_decay
-    if config.momentum is not None:
-        if "momentum" not in known:
-            raise InputError(
-                f"{config.optimizer} has no momentum",
-                where="--momentum",
-                remedy="leave it out, or use --optimizer momentum or nesterov",
-            )
-        arguments["momentum"] = config.momentum
-    return rule(**arguments)
+    if config.momentum is not None and "momentum" not in inspect.signature(rule).parameters:
+        raise InputError(
+            f"{config.optimizer} has no momentum",
+            where="--momentum",
+            remedy="leave it out, or use --optimizer momentum or nesterov",
+        )
+    names = ("learning_rate", "weight_decay", "momentum")
+    given = {name: getattr(config, name) for name in names}
+    return rule(**{name: value for name, value in given.items() if value is not None})
 
 
 def build_network(config: TrainConfig, shape: Shape) -> Network:
-    """The network of resolved config for a data set."""
+    """The network of a resolved configuration for a data set."""
     return Network(
         [shape.features, *config.hidden, shape.outputs],
         activation=config.activation,
@@ -89,20 +83,7 @@ def build_network(config: TrainConfig, shape: Shape) -> Network:
 def build_trainer(
     config: TrainConfig, network: Network, optimizer: Optimizer, comm: Communicator
 ) -> Trainer:
-    """The trainer of resolved config."""
-    return Trainer(
-        network,
-        optimizer,
-        batch_size=config.batch_size,
-        slices=config.slices,
-        seed=config.seed,
-        comm=comm,
-        reduce=config.reduce,
-        update=config.update,
-        blas=config.blas,
-        clip_norm=config.clip_norm,
-        schedule=config.schedule,
-        warmup=config.warmup,
-        checkpoint_every=config.checkpoint_every,
-        stall_timeout=config.stall_timeout,
-    )
+    """The trainer of a resolved configuration; it writes no files of its own."""
+    known = inspect.signature(Trainer).parameters.keys() - {"optimizer", *OF_A_RUN}
+    options = {name: value for name, value in config.to_dict().items() if name in known}
+    return Trainer(network, optimizer, comm=comm, **options)
