@@ -4,6 +4,7 @@ Writes class numbers, or real outputs in the units of the training targets, one 
 of the data, to a .csv or .npy file.
 """
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,11 @@ def _open(argv: Sequence[str]) -> "tuple[Trained, Rows, PredictConfig]":
     if options.probabilities and not trained.is_classification:
         raise InputError("the run is a regression", where="--probabilities", remedy="leave it out")
     features, _ = trained.column_names()
-    return trained, open_features(options.data, trained.network.layers[0], features), options
+    rows = open_features(options.data, trained.network.layers[0], features)
+    there = os.path.exists(options.output) and os.path.exists(options.data)
+    if there and os.path.samefile(options.output, options.data):
+        raise InputError("is the file with the rows", options.output, "give another --output")
+    return trained, rows, options
 
 
 if __name__ == "__main__":

@@ -190,8 +190,6 @@ def _npy_header(head: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.
     except Exception as error:
         # The parser evaluates a literal from the file, which may raise nearly anything.
         raise InputError(
-            f"no valid npy header ({error})",
-            where=where,
-            remedy="write it with numpy.savez",
+            f"no valid npy header ({error})", where=where, remedy="write it with numpy.savez"
         ) from error
     return tuple(int(length) for length in shape), bool(fortran), dtype

@@ -51,12 +51,12 @@ def idx_rows(path: Path) -> Rows:
     shape = struct.unpack(f">{dimensions}I", lengths)
     dtype = np.dtype(TYPES[head[2]])
     offset = 4 + 4 * dimensions
-    _check_claim(path, math.prod(shape) * dtype.itemsize, file_limit(path) - offset)
+    _check_bytes(path, math.prod(shape) * dtype.itemsize, file_limit(path) - offset)
     check_shape(shape, where)
     return stream_rows(opener, offset, shape, dtype, where)
 
 
-def _check_claim(path: Path, claimed: int, most: int) -> None:
+def _check_bytes(path: Path, claimed: int, most: int) -> None:
     if path.suffix != ".gz":
         check_size(claimed, most, str(path))
     elif claimed > most:

@@ -1,5 +1,6 @@
 """A trained model applied: what a checkpoint holds of it, its measures and its predictions."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from distnn.training.evaluation import ROWS, Evaluation, rank_slices
 from distnn.training.loading import saved_scaling, write_scaled
 
 Array = NDArray[Any]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,8 @@ def write_predictions(path: str, trained: Trained, A: Array, probabilities: bool
         InputError: no space, no permission; what was in the file before is untouched.
     """
     table, heading = _predictions(trained, A, probabilities)
+    if Path(path).exists():
+        log.warning("%s was there already and is replaced", path)
 
     def write(aside: Path) -> None:
         with aside.open("wb") as file:
