@@ -156,12 +156,12 @@ def from_arrays(
     Raises:
         InputError: on every rank, if any rank's arrays do not fit the network.
     """
-    rows, targets = _checked(comm, network, X, T, partitioned)
+    rows, targets, are_numbers = _checked(comm, network, X, T, partitioned)
     extents = comm.extents(len(rows))
     items = sum(end - start for start, end in extents)
     if items == 0:
         raise InputError("has no rows", where="X", remedy="give at least one")
-    classes = network.layers[-1] if comm.largest(targets.ndim == 1) else 0
+    classes = network.layers[-1] if are_numbers else 0
     dataset = allocate(memory, items, network.layers[0], network.layers[-1], classes, network.dtype)
     start, end = extents[comm.rank]
     dataset.X[start:end, 0] = 1
@@ -176,8 +176,8 @@ def from_arrays(
 
 def _checked(
     comm: Communicator, network: Network, X: Any, T: Any, partitioned: bool
-) -> tuple[Array, Array]:
-    """This rank's share of the rows, and its targets: class numbers (n,), or (n, n_L)."""
+) -> tuple[Array, Array, bool]:
+    """This rank's share of rows and targets, and whether targets are class numbers (n,)."""
     rows = np.empty((0, network.layers[0]), network.dtype)
     targets = np.empty((0, network.layers[-1]), network.dtype)
     problem: InputError | None = None
@@ -191,14 +191,14 @@ def _checked(
             problem = _of_a_rank(comm, error) if partitioned else error
     comm.agree(problem)
     kinds = {1: "class numbers", 2: "a matrix", 0: "nothing"}
-    kind = (0 if not len(targets) else targets.ndim) if partitioned or comm.is_first else 0
+    kind = targets.ndim if len(targets) else 0
     kind_of_all = comm.largest(kind)
     if kind not in (0, kind_of_all):
         what = f"are {kinds[kind]}, and on another rank {kinds[kind_of_all]}"
         remedy = "give the same kind on every rank"
         problem = _of_a_rank(comm, InputError(what, "targets", remedy))
     comm.agree(problem)
-    return rows, targets if kind else np.empty((0,) * kind_of_all)
+    return rows, targets, kind_of_all == 1
 
 
 def _of_a_rank(comm: Communicator, error: InputError) -> InputError:
