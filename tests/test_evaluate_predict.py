@@ -14,7 +14,7 @@ import pytest
 
 from distnn.errors import InputError
 from distnn.evaluate import evaluate
-from distnn.parallel.comm import communicator
+from distnn.parallel.comm import communicator as communicator_module
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.predict import predict
@@ -203,7 +203,7 @@ def test_too_little_shared_memory(
     train(comm, ["--data", f"{folder}/c.npz", "--epochs", "2", "--run-dir", f"{folder}/r"])
     printed, messages = [], []
     for room in (1 << 40, 0):
-        monkeypatch.setattr(communicator, "shared_memory_room", lambda room=room: room)
+        monkeypatch.setattr(communicator_module, "shared_memory_room", lambda room=room: room)
         capsys.readouterr(), caplog.clear()
         evaluate(comm, [f"{folder}/r"])
         printed.append(capsys.readouterr().out)

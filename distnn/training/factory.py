@@ -1,4 +1,4 @@
-"""From a configuration to a network, an optimizer and a trainer."""
+"""From config to a network, an optimizer and a trainer."""
 
 import dataclasses
 import inspect
@@ -15,7 +15,6 @@ from distnn.training.trainer import Trainer
 
 LOSS_OF_OUTPUT = {"softmax": "cross-entropy", "sigmoid": "binary-cross-entropy"}
 OUTPUT_OF_LOSS = {loss: output for output, loss in LOSS_OF_OUTPUT.items()}
-OF_A_RUN = ("run_dir", "resume", "keep", "progress")  # where the command writes, not the trainer
 
 
 def resolve(config: TrainConfig, shape: Shape) -> TrainConfig:
@@ -83,7 +82,20 @@ def build_network(config: TrainConfig, shape: Shape) -> Network:
 def build_trainer(
     config: TrainConfig, network: Network, optimizer: Optimizer, comm: Communicator
 ) -> Trainer:
-    """The trainer of a resolved configuration; it writes no files of its own."""
-    known = inspect.signature(Trainer).parameters.keys() - {"optimizer", *OF_A_RUN}
-    options = {name: value for name, value in config.to_dict().items() if name in known}
-    return Trainer(network, optimizer, comm=comm, **options)
+    """The trainer of resolved config."""
+    return Trainer(
+        network,
+        optimizer,
+        batch_size=config.batch_size,
+        slices=config.slices,
+        seed=config.seed,
+        comm=comm,
+        reduce=config.reduce,
+        update=config.update,
+        blas=config.blas,
+        clip_norm=config.clip_norm,
+        schedule=config.schedule,
+        warmup=config.warmup,
+        checkpoint_every=config.checkpoint_every,
+        stall_timeout=config.stall_timeout,
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distnn import InputError, Network
-from distnn.parallel.comm import communicator
+from distnn.parallel.comm import communicator as communicator_module
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
@@ -32,7 +32,7 @@ def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         def split(base: MPI.Comm, shared: bool) -> MPI.Comm:
             return base.Split(base.rank % 2, base.rank)
 
-        monkeypatch.setattr(communicator, "_node_communicator", split)
+        monkeypatch.setattr(communicator_module, "_node_communicator", split)
     memory = SharedMemory(Communicator(shared=request.param != "a node per rank"))
     yield memory
     memory.close()
