@@ -20,7 +20,7 @@ def bench(comm: "Communicator", argv: Sequence[str]) -> None:
     from distnn.diagnostics.steps import Case, measure
     from distnn.nn import products
     from distnn.run.fingerprint import fingerprint
-    from distnn.training.bits import agree_on_blas
+    from distnn.training.consistency import agree_on_blas
 
     told = comm.broadcast(on_first(comm, _parse, argv))
     config = BenchConfig.from_dict(told)

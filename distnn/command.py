@@ -125,10 +125,8 @@ def _fail(watch: "Watchdog | None", error: BaseException | None) -> None:
     """End the job because of this rank's failure; its traceback is printed if it is the first."""
     trace = "".join(traceback.format_exception(error))
     if watch is not None:
-        watch.fail(1, f"failed:
-{trace}")
-    print(f"distnn: a rank on {socket.gethostname()} failed:
-{trace}", file=sys.stderr, flush=True)
+        watch.fail(1, f"failed:\n{trace}")
+    print(f"distnn: a rank on {socket.gethostname()} failed:\n{trace}", file=sys.stderr, flush=True)
     from distnn.parallel.watchdog.watchdog import end_job
 
     end_job(1)

@@ -4,6 +4,7 @@ Writes class numbers, or real outputs in the units of the training targets, one 
 of the data, to a .csv or .npy file.
 """
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,31 +19,16 @@ if TYPE_CHECKING:
 
 def predict(comm: "Communicator", argv: Sequence[str]) -> None:
     """Predict as the arguments say, on all ranks of the comm."""
-    import numpy as np
+    from distnn.training import prediction
 
-    from distnn.parallel.comm.shared_memory import SharedMemory
-    from distnn.training.prediction import (
-        load_rows,
-        needed_bytes,
-        outputs,
-        share_network,
-        write_predictions,
-    )
-
-    trained, rows, asked = on_first(comm, _open, argv) or (None, None, None)
-    told = comm.broadcast(trained and rows and trained.meta() | {"items": len(rows)})
-    comm = comm.with_memory(needed_bytes(told["network"], told["items"]))
-    memory = SharedMemory(comm)
-    network = share_network(comm, memory, told["network"], trained)
-    X = load_rows(comm, memory, network, told["items"], trained, rows)
-    with np.errstate(all="ignore"):
-        A = outputs(comm, network, X)
+    trained, rows, options = on_first(comm, _open, argv) or (None, None, None)
+    A = prediction.predict(comm, trained, rows)
 
     def save() -> None:
         assert trained is not None
-        assert asked is not None
+        assert options is not None
         assert A is not None
-        write_predictions(asked.output, trained, A, asked.probabilities)
+        prediction.write_predictions(options.output, trained, A, options.probabilities)
 
     comm.on_first(save)
 
@@ -54,12 +40,16 @@ def _open(argv: Sequence[str]) -> "tuple[Trained, Rows, PredictConfig]":
     from distnn.errors import InputError
     from distnn.training.prediction import Trained
 
-    asked: PredictConfig = parse_predict(argv)
-    trained = Trained.open(asked.run_dir, asked.checkpoint)
-    if asked.probabilities and not trained.is_classification:
+    options = parse_predict(argv)
+    trained = Trained.open(options.run_dir, options.checkpoint)
+    if options.probabilities and not trained.is_classification:
         raise InputError("the run is a regression", where="--probabilities", remedy="leave it out")
     features, _ = trained.column_names()
-    return trained, open_features(asked.data, trained.network.layers[0], features), asked
+    rows = open_features(options.data, trained.network.layers[0], features)
+    there = os.path.exists(options.output) and os.path.exists(options.data)
+    if there and os.path.samefile(options.output, options.data):
+        raise InputError("is the file with the rows", options.output, "give another --output")
+    return trained, rows, options
 
 
 if __name__ == "__main__":

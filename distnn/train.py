@@ -41,7 +41,7 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
 
 def load_what_all_need() -> None:
     """Import it while rank 0, which needs more, looks at its input."""
-    from distnn.training import bits, evaluation, factory, loading, trainer  # noqa: F401
+    from distnn.training import consistency, evaluation, factory, loading, trainer  # noqa: F401
 
 
 def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, RunFiles]":
@@ -93,7 +93,7 @@ def _train(
     from distnn.config.options import TrainConfig
     from distnn.errors import StopRequested
     from distnn.parallel.comm.shared_memory import SharedMemory
-    from distnn.training.bits import told_of_mixed_ranks
+    from distnn.training.consistency import mixed_ranks_message
     from distnn.training.factory import build_network, build_optimizer
     from distnn.training.loading import Shape, load
     from distnn.training.session import needed_bytes
@@ -102,11 +102,11 @@ def _train(
     config, shape = TrainConfig.from_dict(shared["config"]), Shape(**shared["shape"])
     comm.status.stall_timeout = config.stall_timeout
     network, optimizer = build_network(config, shape), build_optimizer(config)
-    slices, data_bytes = config.slices or comm.size, shape.bytes(network.dtype.itemsize)
+    slices, data_bytes = config.slices or comm.size, shape.bytes(network.dtype)
     needed = needed_bytes(network, optimizer, comm, slices, config.update, data_bytes)
     comm = comm.with_memory(needed)
     train_set, test_set = load(comm, SharedMemory(comm), shape, loader, network.dtype)
-    if mixed := told_of_mixed_ranks(comm):
+    if mixed := mixed_ranks_message(comm):
         log.warning("%s", mixed)
 
     trainer = Trainer(network, optimizer, comm=comm, config=config)

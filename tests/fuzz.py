@@ -94,8 +94,8 @@ def read_data(path: Path) -> None:
     source = open_data(str(path))
     loader = Loader.open(source, None, None)
     shape = loader.shape()
-    for rows in filter(None, (source.x_train, source.x_test)):
-        fill(rows, np.empty((len(rows), 1 + shape.features), np.float32))
+    for part in filter(None, (source.train, source.test)):
+        fill(part.x, np.empty((len(part.x), 1 + shape.features), np.float32))
 
 
 def read_csv(folder: Path, content: bytes) -> None:

@@ -93,12 +93,12 @@ def test_r2_is_that_of_the_predictions(houses: Path, capsys: pytest.CaptureFixtu
     on_one_rank(predict, houses / "r", "--data", houses / "h.csv", "--output", houses / "p.npy")
     capsys.readouterr()
     on_one_rank(evaluate, houses / "r", "--data", houses / "h.csv")
-    told = json.loads(capsys.readouterr().out)
+    measures = json.loads(capsys.readouterr().out)
     T = table(houses / "h.csv")[1][:, 2:]
     residual = ((np.load(houses / "p.npy") - T) ** 2).sum(axis=0)
     expected = np.mean(1 - residual / ((T - T.mean(axis=0)) ** 2).sum(axis=0))
-    assert told["items"] == 120
-    assert told["r2"] == pytest.approx(expected, rel=1e-9)
+    assert measures["items"] == 120
+    assert measures["r2"] == pytest.approx(expected, rel=1e-9)
 
 
 def test_accuracy_is_that_of_the_predictions(
@@ -107,11 +107,14 @@ def test_accuracy_is_that_of_the_predictions(
     on_one_rank(predict, classes / "r", "--data", classes / "x.npy", "--output", classes / "p.npy")
     capsys.readouterr()
     on_one_rank(evaluate, classes / "r")
-    told = json.loads(capsys.readouterr().out)
+    measures = json.loads(capsys.readouterr().out)
     summary = json.loads((classes / "r" / "summary.json").read_text())
     with np.load(classes / "c.npz") as arrays:
-        assert told["accuracy"] == np.mean(np.load(classes / "p.npy") == arrays["y_test"])
-    assert (told["accuracy"], told["loss"]) == (summary["test_accuracy"], summary["test_loss"])
+        assert measures["accuracy"] == np.mean(np.load(classes / "p.npy") == arrays["y_test"])
+    assert (measures["accuracy"], measures["loss"]) == (
+        summary["test_accuracy"],
+        summary["test_loss"],
+    )
 
 
 def test_probabilities_decide_for_the_predicted_class(classes: Path) -> None:
@@ -136,6 +139,23 @@ def test_another_checkpoint(classes: Path, capsys: pytest.CaptureFixture[str]) -
     assert losses[1] <= losses[0] < losses[2]
     with pytest.raises(InputError, match="no such checkpoint"):
         on_one_rank(evaluate, classes / "r", "--checkpoint", classes / "nowhere")
+
+
+def test_the_file_with_the_rows_is_not_overwritten(classes: Path) -> None:
+    (classes / "link.npy").symlink_to(classes / "x.npy")
+    before = (classes / "x.npy").read_bytes()
+    for output in (classes / "x.npy", classes / "r" / ".." / "x.npy", classes / "link.npy"):
+        with pytest.raises(InputError, match=r"npy: is the file with the rows; give another"):
+            on_one_rank(predict, classes / "r", "--data", classes / "x.npy", "--output", output)
+    assert (classes / "x.npy").read_bytes() == before
+
+
+def test_predictions_that_are_replaced(classes: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = (classes / "r", "--data", classes / "x.npy", "--output", classes / "new.npy")
+    on_one_rank(predict, *given)
+    assert caplog.messages == []
+    on_one_rank(predict, *given)
+    assert caplog.messages == [f"{classes / 'new.npy'} was there already and is replaced"]
 
 
 def test_outputs_that_cannot_be_written(classes: Path) -> None:

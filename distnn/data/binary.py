@@ -1,11 +1,9 @@
-"""Numbers out of byte streams (npy members, IDX files), in blocks and within bounded memory.
+"""Decoding of binary files (npy, IDX): arrays in blocks of rows, within bounded memory.
 
-A header is only a claim. What it claims is compared with what the file can hold before memory is
-taken: the exact size where that is known, 1032 times the compressed size for deflate, which is
-the most that deflate can expand (RFC 1951: 258 bytes from 2 bits, https://zlib.net/zlib_tech.html).
+The size that a header gives is checked against what the file can hold before memory is allocated:
+the exact size where that is known, 1032 times the compressed size for deflate, which is the most
+that deflate can expand (RFC 1951: 258 bytes from 2 bits, https://zlib.net/zlib_tech.html).
 """
-
-from __future__ import annotations
 
 import gzip
 import io
@@ -33,7 +31,7 @@ Opener = Callable[[], AbstractContextManager[IO[bytes]]]
 
 @contextmanager
 def damage_named(where: str) -> Iterator[None]:
-    """Turn what the readers of zip, gzip and files raise into InputError."""
+    """Errors of reading zip, gzip and plain files become an InputError."""
     try:
         yield
     except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
@@ -156,7 +154,7 @@ def npy_rows(opener: Opener, size: int, where: str) -> Rows:
         where: file and array.
 
     Raises:
-        InputError: no npy header; objects or no numbers; another size than claimed; empty.
+        InputError: no npy header; objects or no numbers; another size than it says; empty.
     """
     with damage_named(where), opener() as stream:
         head = io.BytesIO(read_some(stream, NPY_HEADER_LIMIT + 12, where))
@@ -170,7 +168,7 @@ def npy_rows(opener: Opener, size: int, where: str) -> Rows:
 
 
 def check_size(claimed: int, there: int, where: str) -> None:
-    """InputError unless the header's claim is what is there."""
+    """InputError unless there are as many bytes as the header claims."""
     if claimed != there:
         raise InputError(
             f"the header claims {claimed} bytes of data, {there} are there",
@@ -190,10 +188,8 @@ def _npy_header(head: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.
             raise ValueError(f"version {version}")
         shape, fortran, dtype = readers[version](head, max_header_size=NPY_HEADER_LIMIT)
     except Exception as error:
-        # The parser evaluates a literal of the file's: what it may raise has no short list.
+        # The parser evaluates a literal from the file, which may raise nearly anything.
         raise InputError(
-            f"no valid npy header ({error})",
-            where=where,
-            remedy="write it with numpy.savez",
+            f"no valid npy header ({error})", where=where, remedy="write it with numpy.savez"
         ) from error
     return tuple(int(length) for length in shape), bool(fortran), dtype

@@ -4,8 +4,6 @@ Format: two zero bytes, a type byte, the number of dimensions, each dimension as
 32-bit integer, then the numbers in C order, big-endian (http://yann.lecun.com/exdb/mnist/).
 """
 
-from __future__ import annotations
-
 import math
 import re
 import struct
@@ -53,12 +51,12 @@ def idx_rows(path: Path) -> Rows:
     shape = struct.unpack(f">{dimensions}I", lengths)
     dtype = np.dtype(TYPES[head[2]])
     offset = 4 + 4 * dimensions
-    _check_claim(path, math.prod(shape) * dtype.itemsize, file_limit(path) - offset)
+    _check_bytes(path, math.prod(shape) * dtype.itemsize, file_limit(path) - offset)
     check_shape(shape, where)
     return stream_rows(opener, offset, shape, dtype, where)
 
 
-def _check_claim(path: Path, claimed: int, most: int) -> None:
+def _check_bytes(path: Path, claimed: int, most: int) -> None:
     if path.suffix != ".gz":
         check_size(claimed, most, str(path))
     elif claimed > most:
@@ -75,7 +73,7 @@ def idx_files(folder: Path) -> dict[str, Path]:
     t10k counts as test; a plain file goes before its gzipped copy.
 
     Raises:
-        InputError: the folder cannot be listed, or two different files have the same part to play.
+        InputError: the folder cannot be listed, or two different files are the same part.
     """
     found: dict[str, Path] = {}
     with damage_named(str(folder)):

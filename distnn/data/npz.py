@@ -1,7 +1,5 @@
 """NumPy's npz and npy files, read without pickle."""
 
-from __future__ import annotations
-
 import os
 import zipfile
 from collections.abc import Iterator
@@ -10,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from distnn.data.binary import DEFLATE_LIMIT, damage_named, file_limit, file_opener, npy_rows
-from distnn.data.rows import Rows
+from distnn.data.rows import Rows, check_unique
 from distnn.errors import InputError
 
 REMEDY = "write it with numpy.savez or numpy.savez_compressed"
@@ -20,7 +18,7 @@ class Npz:
     """The arrays of an npz file by name.
 
     Raises:
-        InputError: not an npz file.
+        InputError: not an npz file; two arrays of one name (``y`` and ``y.npy``).
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +30,9 @@ class Npz:
                     infos = archive.infolist()
             except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError) as error:
                 raise InputError("not an npz file", where=str(path), remedy=REMEDY) from error
-        self._members = {i.filename.removesuffix(".npy"): i for i in infos}
+        names = [info.filename.removesuffix(".npy") for info in infos]
+        check_unique(names, "arrays", str(path))
+        self._members = dict(zip(names, infos, strict=True))
 
     @property
     def names(self) -> list[str]:

@@ -1,6 +1,4 @@
-"""The order of the samples in an epoch: a pure function of (seed, epoch)."""
-
-from __future__ import annotations
+"""The order of the items in an epoch: a pure function of (seed, epoch)."""
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +19,7 @@ def epoch_order(
     drawn without the ones before it and no two epochs overlap.
 
     Args:
-        n: number of samples.
+        n: number of items.
         seed: 0 <= seed < 2**64.
         epoch: >= 0.
         out: (n,) intp, overwritten and returned; None makes a new one.

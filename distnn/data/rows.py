@@ -1,11 +1,11 @@
-"""An array as a stream of row blocks, so that a file is never held twice in memory."""
-
-from __future__ import annotations
+"""An array read in blocks of rows, so that a file is never held twice in memory."""
 
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,8 @@ def rows_per_block(row_bytes: int, block_bytes: int = BLOCK_BYTES) -> int:
     return max(1, block_bytes // max(1, row_bytes))
 
 
-def _plain_place(row: int, column: int) -> str:
+def place_of(row: int, column: int) -> str:
+    """A value's place in words, where the format has no better ones."""
     return f"row {row}, column {column} (counted from 0)"
 
 
@@ -36,14 +37,14 @@ class Rows:
         chunks: called once per pass; yields consecutive blocks (b, features) of about 8 MB, each
             valid until the next is asked for. Raises InputError where the file is damaged.
         where: file and array, for error messages.
-        place: (row, column) -> words for error messages.
+        place: (row, column) in words, for error messages.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     chunks: Callable[[], Iterator[Array]]
     where: str
-    place: Callable[[int, int], str] = field(default=_plain_place)
+    place: Callable[[int, int], str] = field(default=place_of)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -54,7 +55,7 @@ class Rows:
         return math.prod(self.shape[1:])
 
     @classmethod
-    def of(cls, array: npt.ArrayLike, where: str) -> Rows:
+    def of(cls, array: npt.ArrayLike, where: str) -> Self:
         """An array that is in memory already; nothing is copied but what a block needs.
 
         Raises:
@@ -78,7 +79,19 @@ class Rows:
         return cls(X.shape, X.dtype, chunks, where)
 
     def read(self) -> Array:
-        """The whole array, in its own shape and the machine's byte order."""
+        """The whole array, in its own shape and the machine's byte order.
+
+        Raises:
+            InputError: it is larger than the machine's memory; a damaged file.
+        """
+        needed = len(self) * self.features * self.dtype.itemsize
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > memory:
+            raise InputError(
+                f"needs {needed >> 20} MB of memory, this machine has {memory >> 20} MB",
+                where=self.where,
+                remedy="give fewer rows, or use a machine with more memory",
+            )
         out = np.empty((len(self), self.features), self.dtype.newbyteorder("="))
         start = 0
         for block in self.chunks():
@@ -115,6 +128,51 @@ def check_shape(shape: tuple[int, ...], where: str) -> None:
         )
 
 
+def check_unique(names: Iterable[str], kind: str, where: str) -> None:
+    """InputError if two of a file's columns or arrays have the same name."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            what = f"two {kind} are named {name[:60]!r}"
+            raise InputError(what, where=where, remedy="rename one of them")
+
+
+def check_finite(
+    values: Array, place: Callable[[int, int], str], given: Array | None = None
+) -> None:
+    """InputError that names the first value that is NaN or infinite.
+
+    Args:
+        values: (n, k) floats.
+        place: (row, column) in words, file and array included.
+        given: what the values were converted from, to tell infinity from a type too small.
+    """
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    row, column = (int(i) for i in np.argwhere(~finite)[0])
+    value = (values if given is None else given)[row, column]
+    if np.isfinite(value):
+        what = f"{value:g} is beyond the range of {values.dtype}"
+        remedy = "use --precision float64 or rescale the column"
+    else:
+        what = f"the value is {'NaN' if np.isnan(value) else 'infinity'}"
+        remedy = "remove such rows or fill in a number"
+    raise InputError(what, where=place(row, column), remedy=remedy)
+
+
+def convert(values: Array, out: Array, place: Callable[[int, int], str]) -> None:
+    """Write values (n, k) into ``out`` (n, k) of another type.
+
+    Raises:
+        InputError: NaN, infinity, or a value beyond the range of ``out``'s type; see
+            ``check_finite``.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        out[...] = values
+    if values.dtype.kind == "f":
+        check_finite(out, place, values)
+
+
 def fill(rows: Rows, out: Array) -> None:
     """Write the rows, flattened, into ``out``, with ones in column 0.
 
@@ -130,26 +188,10 @@ def fill(rows: Rows, out: Array) -> None:
         raise ValueError(f"out is {out.shape}, the rows need {(len(rows), 1 + rows.features)}")
     out[:, 0] = 1
     start = 0
+
+    def place(row: int, column: int) -> str:
+        return f"{rows.where}, {rows.place(start + row, column)}"
+
     for block in rows.chunks():
-        target = out[start : start + len(block), 1:]  # (b, n0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            target[...] = block
-        if rows.dtype.kind == "f" and not np.isfinite(target).all():
-            _report_not_finite(rows, start, block, target)
+        convert(block, out[start : start + len(block), 1:], place)
         start += len(block)
-
-
-def _report_not_finite(rows: Rows, start: int, block: Array, target: Array) -> None:
-    row, column = (int(i) for i in np.argwhere(~np.isfinite(target))[0])
-    value = block[row, column]
-    place = f"{rows.where}, {rows.place(start + row, column)}"
-    if np.isfinite(value):
-        raise InputError(
-            f"{value:g} is beyond the range of {target.dtype}",
-            where=place,
-            remedy="use --precision float64 or rescale the column",
-        )
-    name = "NaN" if np.isnan(value) else "infinity"
-    raise InputError(
-        f"the value is {name}", where=place, remedy="remove such rows or fill in a number"
-    )

@@ -1,10 +1,8 @@
 """Scaling of features and of real targets by the moments of the training set."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,12 +31,12 @@ class Scaling:
     scale: npt.NDArray[np.float64]
 
     @classmethod
-    def none(cls, features: int) -> Scaling:
+    def none(cls, features: int) -> Self:
         """The scaling that leaves everything as it is."""
         return cls(np.zeros(features), np.ones(features))
 
     @classmethod
-    def measure(cls, X: Array, source: npt.DTypeLike) -> Scaling:
+    def measure(cls, X: Array, source: npt.DTypeLike) -> Self:
         """The scaling of features.
 
         Args:
@@ -53,7 +51,7 @@ class Scaling:
         return cls(np.zeros(k), np.full(k, 1.0 / largest if largest > 0 else 1.0))
 
     @classmethod
-    def standardise(cls, Y: Array) -> Scaling:
+    def standardise(cls, Y: Array) -> Self:
         """Mean 0 and standard deviation 1 for each column of ``Y`` (n, k).
 
         Moments in two passes in float64. A constant column is shifted to 0 and not scaled.
@@ -111,7 +109,7 @@ class Scaling:
         return {"shift": self.shift, "scale": self.scale}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any]) -> Scaling:
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> Self:
         """The inverse of ``arrays``; InputError if they are no scaling."""
         shift, scale = (np.array(arrays[key], np.float64) for key in ("shift", "scale"))
         sound = shift.ndim == 1 and shift.shape == scale.shape and np.isfinite(shift).all()

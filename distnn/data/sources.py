@@ -1,6 +1,4 @@
-"""Opening a data set by its path: which format it has, what it must hold."""
-
-from __future__ import annotations
+"""Opening a data set by its path, in whichever format it is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +17,14 @@ FORMATS = "give digits, an .npz file, a folder of IDX files or a .csv file"
 
 @dataclass(frozen=True)
 class Part:
-    """One set of rows with their targets."""
+    """One set of rows with their targets: for training or for testing.
+
+    Attributes:
+        x: rows (n, ...).
+        y: targets (n,) or (n, k), in the type of the file.
+        y_where: file and array of the targets, for error messages.
+        feature_names, target_names: where the format has them.
+    """
 
     x: Rows
     y: Array
@@ -30,27 +35,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set.
+    """A data set: its training part and, if there is one, its test part."""
 
-    Attributes:
-        name: short, for the run's directory.
-        x_train: Rows (n, ...).
-        y_train: (n,) or (n, k), in the type of the file.
-        x_test: Rows, or None without a test set.
-        y_test: the same for its targets.
-        y_train_where, y_test_where: file and array, for error messages.
-        feature_names, target_names: where the format has them.
-    """
-
-    name: str
-    x_train: Rows
-    y_train: Array
-    y_train_where: str
-    x_test: Rows | None = None
-    y_test: Array | None = None
-    y_test_where: str = ""
-    feature_names: tuple[str, ...] | None = None
-    target_names: tuple[str, ...] | None = None
+    train: Part
+    test: Part | None
 
 
 def open_data(path: str, test_path: str | None = None, target: str | None = None) -> Source:
@@ -67,22 +55,9 @@ def open_data(path: str, test_path: str | None = None, target: str | None = None
     train, test = _open_parts(path, target, replaced=test_path is not None)
     if test_path is not None:
         test = open_test_data(test_path, target, train.feature_names, train.target_names)
-    if test is None:
-        test_x, test_y, test_where = None, None, ""
-    else:
-        test_x, test_y, test_where = test.x, test.y, test.y_where
+    if test is not None:
         check_features(test.x, train.x.features)
-    return Source(
-        name="digits" if path == "digits" else Path(path).resolve().stem,
-        x_train=train.x,
-        y_train=train.y,
-        y_train_where=train.y_where,
-        x_test=test_x,
-        y_test=test_y,
-        y_test_where=test_where,
-        feature_names=train.feature_names,
-        target_names=train.target_names,
-    )
+    return Source(train, test)
 
 
 def open_test_data(

@@ -1,6 +1,4 @@
-"""CSV files: numbers in columns, with or without a header line."""
-
-from __future__ import annotations
+"""CSV files: columns of numbers, with or without a header line."""
 
 import csv
 import difflib
@@ -14,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distnn.data.binary import damage_named
-from distnn.data.rows import Array, Rows
+from distnn.data.rows import Array, Rows, check_finite, check_unique
 from distnn.errors import InputError
 
 BLOCK_CHARACTERS = 4 << 20
@@ -24,8 +22,8 @@ LONGEST_LINE = 16 << 20
 class Table:
     """A csv file: its columns, and its rows in blocks.
 
-    The first line is a header if one of its fields is neither empty nor a number. Blank lines are
-    passed over. Nothing of the file is kept: each pass reads it again.
+    The first line is a header if its fields are names, none of them a number. Blank lines are
+    skipped. Nothing of the file is kept: each pass reads it again.
 
     Attributes:
         path: the file.
@@ -33,7 +31,8 @@ class Table:
         columns: number of columns.
 
     Raises:
-        InputError: it cannot be read, is empty, or two columns have the same name.
+        InputError: it cannot be read, is empty, has names and numbers in its first line, or the
+            same name twice.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,18 +42,21 @@ class Table:
         fields = self._split(line, number)
         self.columns = len(fields)
         self.names: tuple[str, ...] | None = None
-        if any(field.strip() and not _is_number(field) for field in fields):
+        texts = [field.strip() for field in fields if field.strip() and not _is_number(field)]
+        if texts:
+            self._check_header(fields, texts, number)
             self.names = tuple(f.strip() or f"column {j}" for j, f in enumerate(fields))
             self._skip = number
-            self._check_names()
+            check_unique(self.names, "columns", str(path))
 
     def column(self, name: str) -> int:
         """The index of a column by its name, or without a header by its number from 0."""
         if self.names is not None and name in self.names:
             return self.names.index(name)
         if self.names is None:
-            if name.isdecimal() and int(name[:9]) < self.columns:
-                return int(name)
+            digits = name.lstrip("0") or name[-1:]  # int() refuses thousands of them
+            if digits.isascii() and digits.isdecimal() and int(digits[:9]) < self.columns:
+                return int(digits)
             raise self._error(
                 f"no such column {name[:60]!r}",
                 remedy=f"the file has no header: give a number from 0 to {self.columns - 1}",
@@ -67,10 +69,15 @@ class Table:
         )
 
     def columns_of(self, target: str) -> list[int]:
-        """The columns of a target: one name, or several joined by commas."""
+        """The columns of a target: one name, or several different ones joined by commas."""
         if self.names is not None and target in self.names:
             return [self.names.index(target)]
-        return list(dict.fromkeys(self.column(name.strip()) for name in target.split(",")))
+        columns = [self.column(name.strip()) for name in target.split(",")]
+        for column in columns:
+            if columns.count(column) > 1:
+                what = f"{self.title(column)} is given twice"
+                raise InputError(what, where="--target", remedy="give each column once")
+        return columns
 
     def title(self, column: int) -> str:
         """A column in words."""
@@ -96,14 +103,7 @@ class Table:
         if not parts:
             raise self._error("no rows below the header", remedy="give at least one row")
         values = np.concatenate(parts) if integer else np.concatenate(parts, dtype=np.float64)
-        if not integer and not np.isfinite(values).all():
-            row, j = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
-            name = "NaN" if np.isnan(values[row, j]) else "infinity"
-            raise InputError(
-                f"the value is {name}",
-                where=f"{self.path}, {self.place(row, columns[j])}",
-                remedy="remove such rows or fill in a number",
-            )
+        check_finite(values, lambda row, j: f"{self.path}, {self.place(row, columns[j])}")
         return values
 
     def rows(self, columns: Sequence[int], n: int) -> Rows:
@@ -142,11 +142,15 @@ class Table:
         )
         return f"line {next(islice(filled, row, None), '?')}, {self.title(column)}"
 
-    def _check_names(self) -> None:
-        names = self.names or ()
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise self._error(f"two columns are named {twice[:60]!r}", remedy="rename one of them")
+    def _check_header(self, fields: list[str], texts: list[str], line: int) -> None:
+        """A row with a field that is no number would be lost as a header."""
+        numbers = [field.strip() for field in fields if _is_number(field)]
+        if numbers:
+            raise self._error(
+                f"the first line mixes text ({_listed(texts)}) and numbers ({_listed(numbers)})",
+                line=line,
+                remedy="give a header of names only, or a number in every field",
+            )
 
     def _open(self) -> IO[str]:
         # A byte that is no UTF-8 becomes a sign that is no number, and is then named with its line.
@@ -265,3 +269,9 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return text.isascii() and "_" not in text
+
+
+def _listed(fields: list[str]) -> str:
+    """A few fields for a message."""
+    more = ", ..." if len(fields) > 3 else ""
+    return ", ".join(repr(field[:40]) for field in fields[:3]) + more

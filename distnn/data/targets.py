@@ -1,13 +1,12 @@
-"""What is to be learnt: classes or real numbers, deduced from the targets and checked."""
-
-from __future__ import annotations
+"""Targets: the task (classification or regression) is deduced from them, and they are checked."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from distnn.data.rows import Array, check_numeric, check_shape
+from distnn.data.rows import Array, check_finite, check_numeric, check_shape, place_of
 from distnn.errors import InputError
 
 CLASSIFICATION = "classification"
@@ -45,7 +44,7 @@ class Targets:
         output: str | None = None,
         loss: str | None = None,
         where: str = "targets",
-    ) -> Targets:
+    ) -> Self:
         """Deduce the task from the targets, and from output and loss as far as they are given.
 
         Integer (or bool) targets, one per row, are class numbers, and integer rows with a single
@@ -126,14 +125,7 @@ def _checked(y: npt.ArrayLike, where: str) -> Array:
     if Y.dtype.kind == "f":
         with np.errstate(over="ignore", invalid="ignore"):
             Y = Y.astype(np.float64, copy=False)
-    if Y.dtype.kind == "f" and not np.isfinite(Y).all():
-        row, column = (int(i) for i in np.argwhere(~np.isfinite(Y))[0])
-        name = "NaN" if np.isnan(Y[row, column]) else "infinity"
-        raise InputError(
-            f"the value is {name}",
-            where=f"{where}, row {row}, column {column} (counted from 0)",
-            remedy="remove such rows or fill in a number",
-        )
+        check_finite(Y, lambda row, column: f"{where}, {place_of(row, column)}")
     return Y
 
 
@@ -159,7 +151,7 @@ def _classes_of_rows(Y: Array, loss: str | None, where: str) -> Array:
         row, column = (int(i) for i in np.argwhere(bad)[0])
         raise InputError(
             f"soft label {Y[row, column]:g} is no probability",
-            where=f"{where}, row {row}, column {column} (counted from 0)",
+            where=f"{where}, {place_of(row, column)}",
             remedy="give probabilities, or use --output identity for regression",
         )
     return Y.astype(np.float64)

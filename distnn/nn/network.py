@@ -169,10 +169,19 @@ class Network:
         Raises:
             InputError: not numbers, not finite, another number of outputs, or out of range.
         """
+        T = self.compact_targets(T)
+        if T.ndim == 2:
+            return T
+        one_hot = np.zeros((len(T), self.layers[-1]), self.dtype)
+        one_hot[np.arange(len(T)), T] = 1
+        return one_hot
+
+    def compact_targets(self, T: ArrayLike) -> NDArray[Any]:
+        """As ``targets``, but class numbers stay (n,) intp: a fraction of one-hot's memory."""
         T = _numbers(T, "targets")
         n_out = self.layers[-1]
         if T.ndim == 1 and n_out > 1:
-            return self._one_hot(T)
+            return self._class_numbers(T)
         if T.ndim == 1:
             T = T[:, None]
         if T.ndim != 2 or T.shape[1] != n_out:
@@ -192,7 +201,7 @@ class Network:
             )
         return matrix
 
-    def _one_hot(self, classes: NDArray[Any]) -> Array:
+    def _class_numbers(self, classes: NDArray[Any]) -> NDArray[np.intp]:
         n_out = self.layers[-1]
         classes = _finite(classes, np.dtype(np.float64), "targets")  # bool as well
         wrong = (classes < 0) | (classes >= n_out) | (classes % 1 != 0)
@@ -203,9 +212,7 @@ class Network:
                 where="targets",
                 remedy=f"class numbers are whole, from 0 to {n_out - 1}",
             )
-        T = np.zeros((len(classes), n_out), self.dtype)
-        T[np.arange(len(classes)), classes.astype(np.int64)] = 1
-        return T
+        return classes.astype(np.intp)
 
     # Passes
 
@@ -227,15 +234,8 @@ class Network:
 
         One sigmoid output says class 1 from 0.5 on.
         """
-        return self.decide(self.forward(X))
-
-    def decide(self, outputs: Array) -> NDArray[Any]:
-        """What ``predict`` makes of the outputs (b, n_L)."""
-        if self.output not in ("softmax", "sigmoid"):
-            return outputs
-        if self.layers[-1] == 1:
-            return (outputs[:, 0] >= 0.5).astype(np.int64)
-        return outputs.argmax(axis=1)
+        outputs = self.forward(X)
+        return decide(outputs) if self.output in ("softmax", "sigmoid") else outputs
 
     def loss_and_gradients(self, X: ArrayLike, T: ArrayLike) -> tuple[float, list[Array]]:
         """Mean loss over the b rows, and the gradients of that mean, without dropout.
@@ -265,6 +265,13 @@ class Network:
             loss = run.forward(A0, T)
             run.backward(gradients, 1 / len(X))
         return loss / len(X), gradients
+
+
+def decide(outputs: Array) -> NDArray[np.intp]:
+    """Class numbers (b,) of outputs (b, n_L); a single output says class 1 from 0.5 on."""
+    if outputs.shape[1] == 1:
+        return (outputs[:, 0] >= 0.5).astype(np.intp)
+    return outputs.argmax(axis=1)
 
 
 def _numbers(values: ArrayLike, where: str) -> NDArray[Any]:

@@ -4,18 +4,21 @@ import hashlib
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from distnn.data.rows import Rows, fill
+from distnn.data.rows import Rows, convert, fill, place_of
 from distnn.data.scaling import Scaling
 from distnn.errors import InputError
 from distnn.nn.network import Network
 from distnn.parallel.comm.communicator import Communicator
-from distnn.parallel.comm.shared_memory import SharedMemory
+from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, needed_bytes
 
 Array = NDArray[Any]
 
 DIGEST_ROWS = 1000
+# Up to so many classes, rows of the identity matrix are copied into T: half a microsecond less per
+# slice than zeros with ones written into them (10 classes). 4 MB per rank in float32.
+TABLE_CLASSES = 1024
 
 
 class Dataset:
@@ -29,7 +32,7 @@ class Dataset:
 
     def __init__(self, X: Array, T: Array, classes: int) -> None:
         self.X, self.T, self.classes = X, T, classes
-        self._one_hot = np.eye(classes, dtype=X.dtype)
+        self._table = np.eye(classes, dtype=X.dtype) if classes <= TABLE_CLASSES else None
         self._labels = T[:, 0]
         self._classes = np.empty(0, np.intp)
 
@@ -49,61 +52,90 @@ class Dataset:
             self._classes = np.empty(len(rows), np.intp)
         classes = self._classes[: len(rows)]
         self._labels.take(rows, 0, classes, "clip")
-        self._one_hot.take(classes, 0, T, "clip")
+        self._write_one_hot(classes, T)
 
-    def stretch(self, lo: int, hi: int, T: Array) -> Array:
+    def view(self, lo: int, hi: int, T: Array) -> Array:
         """A view of the rows lo … hi, with their targets written into T (hi - lo, n_L)."""
         if self.classes:
-            self._one_hot.take(self._labels[lo:hi], 0, T, "clip")
+            self._write_one_hot(self._labels[lo:hi], T)
         else:
             T[...] = self.T[lo:hi]
         return self.X[lo:hi]
 
+    def _write_one_hot(self, classes: NDArray[np.intp], T: Array) -> None:
+        """Class numbers (b,) as rows of T (b, n_L)."""
+        if self._table is not None:
+            self._table.take(classes, 0, T, "clip")
+        else:
+            T.fill(0)
+            T[np.arange(len(classes)), classes] = 1
+
+
+def array_specs(
+    items: int, features: int, outputs: int, classes: int, dtype: DTypeLike
+) -> tuple[ArraySpec, ArraySpec]:
+    """X and T of a data set; a column of class numbers where `classes` > 0."""
+    targets = (
+        ArraySpec(1, (items, 1), np.intp) if classes else ArraySpec(1, (items, outputs), dtype)
+    )
+    return ArraySpec(1, (items, 1 + features), dtype), targets
+
+
+def order_spec(items: int) -> ArraySpec:
+    """The order of the items in an epoch."""
+    return ArraySpec(1, (items,), np.intp)
+
+
+def shared_bytes(items: int, features: int, outputs: int, classes: int, dtype: DTypeLike) -> int:
+    """What a node shares to train on a data set: its arrays and the order of its items."""
+    specs = array_specs(items, features, outputs, classes, dtype)
+    return needed_bytes([*specs, order_spec(items)])
+
 
 def allocate(
-    memory: SharedMemory, items: int, features: int, outputs: int, classes: int, dtype: Any
+    memory: SharedMemory, items: int, features: int, outputs: int, classes: int, dtype: DTypeLike
 ) -> Dataset:
-    """Room for a data set; a column of class numbers where `classes` > 0. Collective."""
-    X = memory.array((items, 1 + features), dtype)
-    T = memory.array((items, 1 if classes else outputs), np.intp if classes else dtype)
+    """A data set to be written. Collective over the node; arguments as `array_specs`."""
+    specs = array_specs(items, features, outputs, classes, dtype)
+    X, T = (memory.array(spec.shape, spec.dtype) for spec in specs)
     return Dataset(X, T, classes)
 
 
-def shared_bytes(items: int, features: int, outputs: int, classes: int, itemsize: int) -> int:
-    """What a node shares for a data set: `allocate`'s arrays, and the order of its items."""
-    number = np.dtype(np.intp).itemsize
-    target = number if classes else outputs * itemsize
-    return items * ((1 + features) * itemsize + target + number)
-
-
-def write(samples: Dataset, X: Rows, T: Array, scaling: Scaling | None) -> None:
+def write(dataset: Dataset, X: Rows, T: Array, where: str, scaling: Scaling | None) -> None:
     """Rank 0: fill a data set from rows and checked targets, the rows scaled in place.
 
+    Args:
+        where: file and array of the targets, for error messages.
+
     Raises:
-        InputError: a value is not finite.
+        InputError: a value is not finite, or beyond the range of the data set's type.
     """
-    fill(X, samples.X)
+    fill(X, dataset.X)
     if scaling is not None:
-        scaling.apply(samples.X)
-    samples.T[...] = T.reshape(samples.T.shape)
+        scaling.apply(dataset.X)
+    convert(
+        T.reshape(dataset.T.shape),
+        dataset.T,
+        lambda row, column: f"{where}, {place_of(row, column)}",
+    )
 
 
-def digest(samples: Dataset) -> Array:
-    """32 bytes by which another data set is told from this one: from its targets and some rows.
+def digest(dataset: Dataset) -> Array:
+    """32 bytes that differ for another data set: of its targets and some rows.
 
-    Not all rows, because gigabytes of them would take longer to look through than to train on.
+    Not all rows, because gigabytes of them would take longer to read than to train on.
     """
-    some = samples.X[:: max(1, len(samples) // DIGEST_ROWS)]
-    hashed = hashlib.sha256(f"{samples.X.shape} {samples.X.dtype}".encode())
-    for array in (some, samples.T):
+    some = dataset.X[:: max(1, len(dataset) // DIGEST_ROWS)]
+    hashed = hashlib.sha256(f"{dataset.X.shape} {dataset.X.dtype}".encode())
+    for array in (some, dataset.T):
         hashed.update(np.ascontiguousarray(array).data.cast("B"))
     return np.frombuffer(hashed.digest(), np.uint8)
 
 
-def spread(comm: Communicator, samples: Dataset) -> None:
-    """Every node gets what rank 0 wrote. Collective."""
-    comm.broadcast_among_leaders(samples.X)
-    comm.broadcast_among_leaders(samples.T)
+def share(comm: Communicator, dataset: Dataset) -> None:
+    """Copy what rank 0 wrote to every node. Collective."""
+    comm.broadcast_among_leaders(dataset.X)
+    comm.broadcast_among_leaders(dataset.T)
 
 
 def from_arrays(
@@ -124,51 +156,49 @@ def from_arrays(
     Raises:
         InputError: on every rank, if any rank's arrays do not fit the network.
     """
-    rows, targets = _checked(comm, network, X, T, partitioned)
+    rows, targets, are_numbers = _checked(comm, network, X, T, partitioned)
     extents = comm.extents(len(rows))
     items = sum(end - start for start, end in extents)
     if items == 0:
         raise InputError("has no rows", where="X", remedy="give at least one")
-    classes = network.layers[-1] if comm.largest(targets.ndim == 1) else 0
-    samples = allocate(memory, items, network.layers[0], network.layers[-1], classes, network.dtype)
+    classes = network.layers[-1] if are_numbers else 0
+    dataset = allocate(memory, items, network.layers[0], network.layers[-1], classes, network.dtype)
     start, end = extents[comm.rank]
-    samples.X[start:end, 0] = 1
-    samples.X[start:end, 1:] = rows
-    samples.T[start:end] = targets.reshape(samples.T[start:end].shape)
+    dataset.X[start:end, 0] = 1
+    dataset.X[start:end, 1:] = rows
+    dataset.T[start:end] = targets.reshape(dataset.T[start:end].shape)
     for rank, (start, end) in enumerate(extents):
         node = comm.node_of(rank)
-        comm.broadcast_among_leaders(samples.X[start:end], node)
-        comm.broadcast_among_leaders(samples.T[start:end], node)
-    return samples
+        comm.broadcast_among_leaders(dataset.X[start:end], node)
+        comm.broadcast_among_leaders(dataset.T[start:end], node)
+    return dataset
 
 
 def _checked(
     comm: Communicator, network: Network, X: Any, T: Any, partitioned: bool
-) -> tuple[Array, Array]:
-    """This rank's share of the rows, and its targets: class numbers (n,), or (n, n_L)."""
+) -> tuple[Array, Array, bool]:
+    """This rank's share of rows and targets, and whether targets are class numbers (n,)."""
     rows = np.empty((0, network.layers[0]), network.dtype)
     targets = np.empty((0, network.layers[-1]), network.dtype)
     problem: InputError | None = None
     if partitioned or comm.is_first:
         try:
-            rows, targets = network.rows(X), network.targets(T)
+            rows, targets = network.rows(X), network.compact_targets(T)
             if len(rows) != len(targets):
                 what = f"{len(rows)} rows and {len(targets)} targets"
                 raise InputError(what, where="X", remedy="give one target per row")
-            if np.ndim(T) == 1 and network.layers[-1] > 1:
-                targets = np.asarray(T).astype(np.intp)  # (n,), a fraction of one-hot's memory
         except InputError as error:
             problem = _of_a_rank(comm, error) if partitioned else error
     comm.agree(problem)
     kinds = {1: "class numbers", 2: "a matrix", 0: "nothing"}
-    kind = (0 if not len(targets) else targets.ndim) if partitioned or comm.is_first else 0
+    kind = targets.ndim if len(targets) else 0
     kind_of_all = comm.largest(kind)
     if kind not in (0, kind_of_all):
         what = f"are {kinds[kind]}, and on another rank {kinds[kind_of_all]}"
         remedy = "give the same kind on every rank"
         problem = _of_a_rank(comm, InputError(what, "targets", remedy))
     comm.agree(problem)
-    return rows, targets if kind else np.empty((0,) * kind_of_all)
+    return rows, targets, kind_of_all == 1
 
 
 def _of_a_rank(comm: Communicator, error: InputError) -> InputError:

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a network on a data set, measured over all ranks.
+"""Loss and accuracy or R2 of a network on a data set, measured by all ranks.
 
 The data set is cut into slices of a fixed length, whatever the number of ranks; each slice gives
 sums in float64, and the sums are added in the order of the tree.
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnn.nn.backprop import SlicePass
-from distnn.nn.network import Network
+from distnn.nn.network import Network, decide
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.reduction.loss_sums import ordered_total
 from distnn.parallel.reduction.partition import bounds
@@ -27,23 +27,22 @@ class Evaluation:
     Args:
         comm: all ranks; each evaluates its own contiguous slices.
         network: whose weights are used, wherever they lie at the time.
-        samples: the data set.
+        dataset: what it is measured on.
         prefix: in front of the names of the measures, such as ``test_``.
-        classify: whether the targets are classes, or None: as `are_classes` tells.
+        classify: whether the targets are classes; None: see `are_classes`.
     """
 
     def __init__(
         self,
         comm: Communicator,
         network: Network,
-        samples: Dataset,
+        dataset: Dataset,
         prefix: str,
         classify: bool | None = None,
     ) -> None:
-        self.comm, self.network, self.samples, self.prefix = comm, network, samples, prefix
-        self.classify = are_classes(network, samples) if classify is None else classify
-        self._slices = -(-len(samples) // ROWS)
-        self._pass = SlicePass(network, min(ROWS, len(samples)))
+        self.comm, self.network, self.dataset, self.prefix = comm, network, dataset, prefix
+        self.classify = are_classes(network, dataset) if classify is None else classify
+        self._pass = SlicePass(network, min(ROWS, len(dataset)))
         self._deviation = np.empty(0)  # about the mean, of each output: the denominator of R2
 
     def measure(self) -> dict[str, float]:
@@ -54,33 +53,27 @@ class Evaluation:
             decided rightly) or ``r2`` (1 - residual / deviation about the mean, averaged over the
             outputs), each with the prefix in front.
         """
-        first, last = bounds(self._slices, self.comm.size, self.comm.rank)
-        sums = [self._sums(number) for number in range(first, last)]
+        slices = rank_slices(self.comm, len(self.dataset))
+        sums = [self._sums(lo, hi) for lo, hi in slices[self.comm.rank]]
         width = 2 if self.classify else 1 + self.network.layers[-1]
-        counts = [
-            width * (end - start)
-            for start, end in (
-                bounds(self._slices, self.comm.size, rank) for rank in range(self.comm.size)
-            )
-        ]
+        counts = [width * len(own) for own in slices]
         gathered = self.comm.gather(np.array(sums, np.float64).reshape(-1), counts)
         result: dict[str, float] = {}
         if gathered is not None:
-            result = self._measures(ordered_total(gathered.reshape(self._slices, width)))
+            result = self._measures(ordered_total(gathered.reshape(-1, width)))
         return self.comm.broadcast(result)
 
-    def _sums(self, number: int) -> list[float]:
-        """Loss and measure of one slice, summed over its items."""
-        lo, hi = number * ROWS, min((number + 1) * ROWS, len(self.samples))
+    def _sums(self, lo: int, hi: int) -> list[float]:
+        """Loss and measure of one slice, the rows lo … hi, summed over its items."""
         self.comm.status.moved()
         T = self._pass.target(hi - lo)
-        loss = self._pass.forward(self.samples.stretch(lo, hi, T), T)
+        loss = self._pass.forward(self.dataset.view(lo, hi, T), T)
         if self.classify:
             return [loss, correct(self._pass.output, T)]
         return [loss, *squared_residuals(self._pass.output, T)]
 
     def _measures(self, sums: Array) -> dict[str, float]:
-        items = len(self.samples)
+        items = len(self.dataset)
         measures = {f"{self.prefix}loss": float(sums[0]) / items}
         if self.classify:
             measures[f"{self.prefix}accuracy"] = float(sums[1]) / items
@@ -91,24 +84,26 @@ class Evaluation:
     def _r2(self, residual: Array) -> float:
         """Coefficient of determination, averaged over the outputs; NaN for constant targets."""
         if not len(self._deviation):
-            T = self.samples.T.astype(np.float64)  # (n, n_L)
+            T = self.dataset.T.astype(np.float64)  # (n, n_L)
             self._deviation = np.square(T - T.mean(axis=0)).sum(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             shares = np.where(self._deviation > 0, residual / self._deviation, np.nan)
         return float(np.mean(1 - shares))
 
 
-def are_classes(network: Network, samples: Dataset) -> bool:
-    """Whether a network's targets are classes, where nobody says so."""
+def rank_slices(comm: Communicator, items: int) -> list[list[tuple[int, int]]]:
+    """The slices of every rank, each as its first and one-past-last item."""
+    slices = -(-items // ROWS)
+    return [
+        [(k * ROWS, min((k + 1) * ROWS, items)) for k in range(*bounds(slices, comm.size, rank))]
+        for rank in range(comm.size)
+    ]
+
+
+def are_classes(network: Network, dataset: Dataset) -> bool:
+    """Whether a network's targets are classes, where the caller does not say."""
     cross_entropy = network.loss in ("cross-entropy", "binary-cross-entropy")
-    return samples.classes > 0 or network.output == "softmax" or cross_entropy
-
-
-def decide(outputs: Array) -> Array:
-    """Class numbers (b,) of outputs (b, n_L); a single output says class 1 from 0.5 on."""
-    if outputs.shape[1] == 1:
-        return (outputs[:, 0] >= 0.5).astype(np.intp)
-    return outputs.argmax(axis=1)
+    return dataset.classes > 0 or network.output == "softmax" or cross_entropy
 
 
 def correct(outputs: Array, T: Array) -> float:

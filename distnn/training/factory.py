@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-from typing import Any
 
 from distnn.config.options import TrainConfig
 from distnn.data.targets import REGRESSION
@@ -17,7 +16,7 @@ OUTPUT_OF_LOSS = {loss: output for output, loss in LOSS_OF_OUTPUT.items()}
 
 
 def resolve(config: TrainConfig, shape: Shape) -> TrainConfig:
-    """The config with everything chosen that was left to the task or the optimizer.
+    """The configuration with everything chosen that was left to the task or the optimizer.
 
     Raises:
         InputError: --momentum for an optimizer that has none; MKL asked for and not installed.
@@ -53,25 +52,19 @@ def build_optimizer(config: TrainConfig) -> Optimizer:
         InputError: --momentum for an optimizer that has none.
     """
     rule = OPTIMIZERS[config.optimizer]
-    known = inspect.signature(rule).parameters
-    arguments: dict[str, Any] = {}
-    if config.learning_rate is not None:
-        arguments["learning_rate"] = config.learning_rate
-    if config.weight_decay is not None:
-        arguments["weight_decay"] = config.weight_decay
-    if config.momentum is not None:
-        if "momentum" not in known:
-            raise InputError(
-                f"{config.optimizer} has no momentum",
-                where="--momentum",
-                remedy="leave it out, or use --optimizer momentum or nesterov",
-            )
-        arguments["momentum"] = config.momentum
-    return rule(**arguments)
+    if config.momentum is not None and "momentum" not in inspect.signature(rule).parameters:
+        raise InputError(
+            f"{config.optimizer} has no momentum",
+            where="--momentum",
+            remedy="leave it out, or use --optimizer momentum or nesterov",
+        )
+    names = ("learning_rate", "weight_decay", "momentum")
+    given = {name: getattr(config, name) for name in names}
+    return rule(**{name: value for name, value in given.items() if value is not None})
 
 
 def build_network(config: TrainConfig, shape: Shape) -> Network:
-    """The network of resolved config for a data set."""
+    """The network of a resolved configuration for a data set."""
     return Network(
         [shape.features, *config.hidden, shape.outputs],
         activation=config.activation,

@@ -3,21 +3,28 @@
 Rank 0 reads, checks and scales; a data set that cannot be used is an error on every rank.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from distnn.data.rows import Rows
 from distnn.data.scaling import Scaling
 from distnn.data.targets import CLASSIFICATION, REGRESSION, Targets
 from distnn.parallel.comm.communicator import Communicator
-from distnn.parallel.comm.shared_memory import SharedMemory
-from distnn.training.dataset import Dataset, allocate, digest, shared_bytes, spread, write
+from distnn.parallel.comm.shared_memory import SharedMemory, needed_bytes
+from distnn.training.dataset import (
+    Dataset,
+    allocate,
+    array_specs,
+    digest,
+    share,
+    shared_bytes,
+    write,
+)
 
-if TYPE_CHECKING:  # files are rank 0's affair
-    from distnn.data.sources import Source
+if TYPE_CHECKING:  # only rank 0 opens files
+    from distnn.data.sources import Part, Source
 
 Array = NDArray[Any]
 
@@ -33,12 +40,14 @@ class Shape:
     train_items: int
     test_items: int
 
-    def bytes(self, itemsize: int) -> int:
+    def sizes(self, dtype: DTypeLike) -> tuple[int, int, int, DTypeLike]:
+        """Features, outputs, number of classes where targets are a column of them, and dtype."""
+        return self.features, self.outputs, self.class_column, dtype
+
+    def bytes(self, dtype: DTypeLike) -> int:
         """What a node shares for it."""
-        return sum(
-            shared_bytes(items, self.features, self.outputs, self.class_column, itemsize)
-            for items in (self.train_items, self.test_items)
-        )
+        test = array_specs(self.test_items, *self.sizes(dtype)) if self.test_items else ()
+        return shared_bytes(self.train_items, *self.sizes(dtype)) + needed_bytes(test)
 
     @property
     def is_classification(self) -> bool:
@@ -53,50 +62,45 @@ class Shape:
 
 @dataclass
 class Loader:
-    """Rank 0's hold on a data set that is opened but not read, and what it learns in reading.
+    """On rank 0: a data set that is open but not read yet.
 
     Attributes:
+        train: the training part, as it was opened.
+        targets: its targets, checked.
+        test: the test part, its targets checked; None without one.
         scale_targets: standardise real targets, so that a network with linear output need not
             first grow to the scale of dollars or kelvins.
-        tensors: what a checkpoint must keep of it.
+        tensors: what a checkpoint keeps of it, complete when it is read.
     """
 
-    source: "Source"
+    train: "Part"
     targets: Targets
-    y_test: Array | None
+    test: "Part | None"
     scale_targets: bool
     tensors: dict[str, Array] = field(default_factory=dict)
 
     @classmethod
     def open(cls, source: "Source", output: str | None, loss: str | None) -> "Loader":
         """Deduce the task of a source and check its targets; raises InputError."""
-        targets = Targets.deduce(source.y_train, output, loss, source.y_train_where)
-        y_test = None
-        if source.y_test is not None:
-            y_test = targets.check(source.y_test, source.y_test_where)
+        train, test = source.train, source.test
+        targets = Targets.deduce(train.y, output, loss, train.y_where)
+        if test is not None:
+            test = replace(test, y=targets.check(test.y, test.y_where))
         scale = targets.task == REGRESSION and output in (None, "identity")
-        return cls(source, targets, y_test, scale)
+        return cls(train, targets, test, scale)
 
     def shape(self) -> Shape:
         """The sizes of the data set."""
-        source, targets = self.source, self.targets
+        rows, targets = self.train.x, self.targets
         classes = targets.classes if targets.values.ndim == 1 else 0
-        test_items = 0 if source.x_test is None else len(source.x_test)
-        return Shape(
-            targets.task,
-            source.x_train.features,
-            targets.n_out,
-            classes,
-            len(source.x_train),
-            test_items,
-        )
+        test_items = 0 if self.test is None else len(self.test.x)
+        return Shape(targets.task, rows.features, targets.n_out, classes, len(rows), test_items)
 
     def read(self, train: Dataset, test: Dataset | None) -> None:
-        """Fill the data sets; raises InputError for a value that is not finite."""
-        source = self.source
-        write(train, source.x_train, self.targets.values, None)
+        """Fill the data sets; raises InputError for a value that is not finite or too large."""
+        write(train, self.train.x, self.targets.values, self.targets.where, None)
         self.tensors["data"] = digest(train)
-        scaling = Scaling.measure(train.X, source.x_train.dtype)
+        scaling = Scaling.measure(train.X, self.train.x.dtype)
         scaling.apply(train.X)
         self._keep("scaling", scaling)
         target_scaling = None
@@ -104,16 +108,16 @@ class Loader:
             target_scaling = Scaling.standardise(train.T)
             target_scaling.apply_targets(train.T)
             self._keep("target_scaling", target_scaling)
-        if test is not None and source.x_test is not None and self.y_test is not None:
-            write_scaled(test, source.x_test, self.y_test, scaling, target_scaling)
+        if test is not None and self.test is not None:
+            write_scaled(test, self.test, scaling, target_scaling)
 
     def recorded(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """What a checkpoint says of the data set (metadata and tensors), after `read`."""
         about = {
             "task": self.targets.task,
             "classes": self.targets.classes,
-            "feature_names": self.source.feature_names,
-            "target_names": self.source.target_names,
+            "feature_names": self.train.feature_names,
+            "target_names": self.train.target_names,
         }
         return about, self.tensors
 
@@ -123,16 +127,16 @@ class Loader:
 
 
 def write_scaled(
-    samples: Dataset, X: Rows, y: Array, scaling: Scaling, target_scaling: Scaling | None
+    dataset: Dataset, part: "Part", scaling: Scaling, target_scaling: Scaling | None
 ) -> None:
-    """Rank 0: fill a data set with the scaling of the training set."""
-    write(samples, X, y, scaling)
+    """Rank 0: fill a data set with rows and checked targets, scaled as the training set."""
+    write(dataset, part.x, part.y, part.y_where, scaling)
     if target_scaling is not None:
-        target_scaling.apply_targets(samples.T)
+        target_scaling.apply_targets(dataset.T)
 
 
 def load(
-    comm: Communicator, memory: SharedMemory, shape: Shape, loader: Loader | None, dtype: Any
+    comm: Communicator, memory: SharedMemory, shape: Shape, loader: Loader | None, dtype: DTypeLike
 ) -> tuple[Dataset, Dataset | None]:
     """The training set and the test set, if there is one. Collective.
 
@@ -143,7 +147,7 @@ def load(
         InputError: on every rank.
     """
     comm.status.enter("reading of data")
-    sizes = (shape.features, shape.outputs, shape.class_column, dtype)
+    sizes = shape.sizes(dtype)
     train = allocate(memory, shape.train_items, *sizes)
     test = allocate(memory, shape.test_items, *sizes) if shape.test_items else None
 
@@ -153,9 +157,8 @@ def load(
             loader.read(train, test)
 
     comm.on_first(read)
-    for samples in (train, test):
-        if samples is not None:
-            spread(comm, samples)
+    for dataset in filter(None, (train, test)):
+        share(comm, dataset)
     return train, test
 
 

@@ -1,6 +1,7 @@
-"""A trained run as evaluate and predict need it: its network, its scaling, its task."""
+"""A trained model applied: what a checkpoint holds of it, its measures and its predictions."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,24 +11,23 @@ from numpy.typing import NDArray
 
 from distnn.data.rows import Rows, fill
 from distnn.data.scaling import Scaling
-from distnn.data.sources import Part
+from distnn.data.sources import Part, check_features
 from distnn.data.targets import CLASSIFICATION, check_like
 from distnn.errors import InputError
 from distnn.nn.backprop import SlicePass
-from distnn.nn.network import Network
+from distnn.nn.network import Network, decide
 from distnn.parallel.comm.communicator import Communicator
-from distnn.parallel.comm.shared_memory import SharedMemory
-from distnn.parallel.reduction.partition import bounds
+from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, needed_bytes
 from distnn.run import checkpoint
 from distnn.run.checkpoint import Checkpoint, CheckpointError
 from distnn.run.directory import RunDirectory
 from distnn.run.files import reason, write_output
-from distnn.training.dataset import Dataset, shared_bytes
-from distnn.training.evaluation import ROWS, decide
-from distnn.training.loading import saved_scaling
-from distnn.training.session import MARGIN
+from distnn.training.dataset import allocate, array_specs, share
+from distnn.training.evaluation import ROWS, Evaluation, rank_slices
+from distnn.training.loading import saved_scaling, write_scaled
 
 Array = NDArray[Any]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,45 +82,53 @@ class Trained:
         """Whether the network decides for classes."""
         return self.task == CLASSIFICATION
 
-    def meta(self) -> dict[str, Any]:
-        """What all ranks must know."""
-        return {"network": self.network.config(), "classify": self.is_classification}
+    def checked(self, part: Part) -> Part:
+        """A part with targets that fit the network; raises InputError."""
+        check_features(part.x, self.network.layers[0])
+        outputs = self.network.layers[-1]
+        return replace(part, y=check_like(part.y, self.task, outputs, self.classes, part.y_where))
 
     def column_names(self) -> tuple[list[str] | None, list[str] | None]:
         """Names of the features and of the targets, where the training data had some."""
         return self.checkpoint.meta.get("feature_names"), self.checkpoint.meta.get("target_names")
 
 
-def needed_bytes(config: dict[str, Any], items: int) -> int:
-    """What a node shares for a network and a data set of so many items."""
+def evaluate(comm: Communicator, trained: Trained | None, part: Part | None) -> dict[str, Any]:
+    """Number of items, loss, and accuracy or r2, on every rank. Collective.
+
+    Args:
+        trained, part: on rank 0; the targets are checked already, see `Trained.checked`.
+
+    Raises:
+        InputError: on every rank, for a value that is not finite.
+    """
+    common = None
+    if trained is not None and part is not None:
+        outputs = trained.network.layers[-1]
+        classes = outputs if part.y.ndim == 1 and outputs > 1 else 0
+        common = [trained.network.config(), trained.is_classification, len(part.x), classes]
+    config, classify, items, classes = comm.broadcast(common)
     network = Network(**config)
-    itemsize = network.dtype.itemsize
-    data = shared_bytes(items, network.layers[0], network.layers[-1], 0, itemsize)
-    return network.size * itemsize + data + MARGIN
+    sizes = (items, network.layers[0], network.layers[-1], classes, network.dtype)
+    comm = comm.with_memory(needed_bytes([_weights_spec(network), *array_specs(*sizes)]))
+    memory = SharedMemory(comm)
+    _share_weights(memory, network, trained)
+    dataset = allocate(memory, *sizes)
+
+    def read() -> None:
+        assert trained is not None
+        assert part is not None
+        write_scaled(dataset, part, trained.scaling, trained.target_scaling)
+
+    comm.on_first(read)
+    share(comm, dataset)
+    with np.errstate(all="ignore"):
+        measures = Evaluation(comm, network, dataset, "", classify).measure()
+    return {"items": items, **measures}
 
 
-def share_network(
-    comm: Communicator, memory: SharedMemory, config: dict[str, Any], trained: Trained | None
-) -> Network:
-    """The network on every rank, its weights once per node. Collective."""
-    network = Network(**config)
-    vector = memory.array((network.size,), network.dtype)
-    if trained is not None:
-        vector[:] = trained.network.vector
-    comm.broadcast_among_leaders(vector)
-    network.bind(vector)
-    return network
-
-
-def load_rows(
-    comm: Communicator,
-    memory: SharedMemory,
-    network: Network,
-    items: int,
-    trained: Trained | None,
-    rows: Rows | None,
-) -> Array:
-    """Scaled rows (items, 1 + n_0), once per node. Collective.
+def predict(comm: Communicator, trained: Trained | None, rows: Rows | None) -> Array | None:
+    """The network's outputs (n, n_L) float64 for unscaled rows, on rank 0. Collective.
 
     Args:
         trained, rows: on rank 0.
@@ -128,7 +136,14 @@ def load_rows(
     Raises:
         InputError: on every rank, for a value that is not finite.
     """
-    X = memory.array((items, 1 + network.layers[0]), network.dtype)
+    common = trained and rows and [trained.network.config(), len(rows)]
+    config, items = comm.broadcast(common)
+    network = Network(**config)
+    spec, _ = array_specs(items, network.layers[0], network.layers[-1], 0, network.dtype)
+    comm = comm.with_memory(needed_bytes([_weights_spec(network), spec]))
+    memory = SharedMemory(comm)
+    _share_weights(memory, network, trained)
+    X = memory.array(spec.shape, spec.dtype)
 
     def read() -> None:
         assert trained is not None
@@ -138,53 +153,38 @@ def load_rows(
 
     comm.on_first(read)
     comm.broadcast_among_leaders(X)
-    return X
+    with np.errstate(all="ignore"):
+        return _outputs(comm, network, X)
 
 
-def load_samples(
-    comm: Communicator,
-    memory: SharedMemory,
-    network: Network,
-    items: int,
-    trained: Trained | None,
-    part: Part | None,
-) -> Dataset:
-    """Rows and targets as the network was trained on them. Collective; see `load_rows`."""
-    X = load_rows(comm, memory, network, items, trained, part.x if part else None)
-    T = memory.array((items, network.layers[-1]), network.dtype)
-
-    def read() -> None:
-        assert trained is not None
-        assert part is not None
-        outputs = network.layers[-1]
-        y = check_like(part.y, trained.task, outputs, trained.classes, part.y_where)
-        T[...] = np.eye(outputs)[y] if y.ndim == 1 and outputs > 1 else y.reshape(T.shape)
-        if trained.target_scaling is not None:
-            trained.target_scaling.apply_targets(T)
-
-    comm.on_first(read)
-    comm.broadcast_among_leaders(T)
-    return Dataset(X, T, 0)
+def _weights_spec(network: Network) -> ArraySpec:
+    return ArraySpec(1, (network.size,), network.dtype)
 
 
-def outputs(comm: Communicator, network: Network, X: Array) -> Array | None:
+def _share_weights(memory: SharedMemory, network: Network, trained: Trained | None) -> None:
+    """Give the network on every rank its weights, held once per node. Collective."""
+    vector = memory.array((network.size,), network.dtype)
+    if trained is not None:
+        vector[:] = trained.network.vector
+    memory.comm.broadcast_among_leaders(vector)
+    network.bind(vector)
+
+
+def _outputs(comm: Communicator, network: Network, X: Array) -> Array | None:
     """The network's outputs (n, n_L) float64 for rows (n, 1 + n_0), on rank 0. Collective.
 
     Ranks share the rows in slices of fixed length, so that the bits do not depend on the ranks.
     """
-    slices, width = -(-len(X) // ROWS), network.layers[-1]
-    extents = [
-        tuple(min(len(X), edge * ROWS) for edge in bounds(slices, comm.size, rank))
-        for rank in range(comm.size)
-    ]
+    slices, width = rank_slices(comm, len(X)), network.layers[-1]
+    counts = [sum(hi - lo for lo, hi in own) * width for own in slices]
     slice_pass = SlicePass(network, min(ROWS, len(X)))
-    first, last = extents[comm.rank]
-    A = np.empty((last - first, width))
-    for lo in range(first, last, ROWS):
-        hi = min(last, lo + ROWS)
-        A[lo - first : hi - first] = slice_pass.outputs(X[lo:hi])
+    A = np.empty((counts[comm.rank] // width, width))
+    done = 0
+    for lo, hi in slices[comm.rank]:
+        A[done : done + hi - lo] = slice_pass.outputs(X[lo:hi])
+        done += hi - lo
         comm.status.moved()
-    gathered = comm.gather(A.reshape(-1), [(end - start) * width for start, end in extents])
+    gathered = comm.gather(A.reshape(-1), counts)
     return None if gathered is None else gathered.reshape(-1, width)
 
 
@@ -195,6 +195,8 @@ def write_predictions(path: str, trained: Trained, A: Array, probabilities: bool
         InputError: no space, no permission; what was in the file before is untouched.
     """
     table, heading = _predictions(trained, A, probabilities)
+    if Path(path).exists():
+        log.warning("%s was there already and is replaced", path)
 
     def write(aside: Path) -> None:
         with aside.open("wb") as file:

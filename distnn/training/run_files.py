@@ -23,7 +23,7 @@ from distnn.run.files import reason
 from distnn.run.fingerprint import fingerprint
 from distnn.run.position import Position
 from distnn.run.progress import Progress
-from distnn.training import bits
+from distnn.training.consistency import reduction_facts, start_messages
 from distnn.training.session import Session
 
 Array = NDArray[Any]
@@ -141,7 +141,7 @@ class RunFiles:
             "optimizer": {"name": session.optimizer.name, **session.optimizer.config()},
             **data,
             "settings": config.to_dict(),
-            **bits.facts(config.reduce, session.comm.size),
+            **reduction_facts(config.reduce, session.comm.size),
             "fingerprint": fingerprint(products.in_use()),
         }
         self._writer = BackgroundWriter(self.directory, config.keep, session.position)
@@ -150,7 +150,7 @@ class RunFiles:
         done = session.position.epoch
         self.progress = Progress(config.progress, sys.stderr, config.epochs, steps, done)
         recorded = self.checkpoint.meta if self.checkpoint else None
-        for line in bits.told_at_start(self._meta, recorded):
+        for line in start_messages(self._meta, recorded):
             log.warning("%s", line)
         self.checkpoint = None
 
@@ -202,7 +202,7 @@ class RunFiles:
             "optimizer_sha256": checkpoint.optimizer_sha256(session.exchange.state),
             "steps": session.position.steps,
             "epochs": session.position.epoch,
-            **bits.facts(session.config.reduce, session.comm.size),
+            **reduction_facts(session.config.reduce, session.comm.size),
             "nodes": session.comm.nodes,
             "slices": session.slices,
             **measures,

@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distnn.blas_threads import one_thread_per_rank
-from distnn.checks import LARGEST_COUNT, choice, instance, number
+from distnn.checks import LARGEST_COUNT, choice, instance, number, shown
 from distnn.config.options import TrainConfig
 from distnn.data.scaling import Scaling
 from distnn.data.targets import CLASSIFICATION, REGRESSION
-from distnn.errors import DistnnError, DivergenceError
+from distnn.errors import DistnnError, DivergenceError, InputError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
 from distnn.parallel.comm.communicator import Communicator, communicator_of
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
-from distnn.training.agreement import check_fit
-from distnn.training.bits import agree_on_blas
+from distnn.training.consistency import agree_on_blas, check_fit
 from distnn.training.dataset import Dataset, digest, from_arrays, shared_bytes
 from distnn.training.evaluation import Evaluation, are_classes
 from distnn.training.loop import Loop, Record
@@ -144,8 +143,10 @@ class Trainer:
         self.config = _completed(self.config, self.network, self.optimizer)
         self.comm.status.stall_timeout = self.config.stall_timeout
         with watched(self.comm, ends_job=self.on_failure == "abort"):
-            check_fit(self, X, test, epochs, partitioned)
-            sets = [(X, T)] if test is None else [(X, T), _pair(test, "test")]
+            arguments = {"epochs": epochs, "test": test is not None, "partitioned": partitioned}
+            own = {"on_failure": self.on_failure}
+            check_fit(self.comm, self.config, self.network, self.optimizer, X, arguments | own)
+            sets = [(X, T)] if test is None else [(X, T), _pair(test)]
             comm = self.comm.with_memory(self._needed(sets, partitioned))
             memory = SharedMemory(comm)
             with one_thread_per_rank(), closing(memory):
@@ -265,13 +266,13 @@ class Trainer:
 
     def _needed(self, sets: list[Any], partitioned: bool) -> int:
         """Bytes that a node is going to share, about."""
-        layers, itemsize = self.network.layers, self.network.dtype.itemsize
+        layers = self.network.layers
         items = [len(rows) if hasattr(rows, "__len__") else 0 for rows, _ in sets]
         if partitioned:
             items[0] = self.comm.total(items[0])
         columns = [layers[-1] if np.ndim(targets) == 1 else 0 for _, targets in sets]
         data = sum(
-            shared_bytes(n, layers[0], layers[-1], classes, itemsize)
+            shared_bytes(n, layers[0], layers[-1], classes, self.network.dtype)
             for n, classes in zip(items, columns, strict=True)
         )
         slices = self.config.slices or self.comm.size
@@ -310,6 +311,12 @@ class Trainer:
         arrays = Scaling.none(self.network.layers[0]).arrays()  # rows are used as they are
         tensors = {f"scaling.{key}": array for key, array in arrays.items()}
         return about, tensors | {"data": digest(train)}
+
+
+def _pair(test: Any) -> tuple[Any, Any]:
+    if isinstance(test, (tuple, list)) and len(test) == 2:
+        return test[0], test[1]
+    raise InputError(f"{shown(test)} is not a pair", "test", "give (rows, targets)")
 
 
 def _completed(config: TrainConfig, network: Network, optimizer: Optimizer) -> TrainConfig:

@@ -52,7 +52,7 @@ def filled(rows):
 
 def refused(path, match, **arguments):
     with pytest.raises(InputError, match=match) as caught:
-        filled(open_data(str(path), **arguments).x_train)
+        filled(open_data(str(path), **arguments).train.x)
     assert "\n" not in str(caught.value)
 
 
@@ -73,21 +73,20 @@ def test_any_array_comes_back(tmp_path_factory, x, packed):
     labels = np.arange(len(x), dtype=">i4")
     path = folder(tmp_path_factory.mktemp("idx"), x, labels, (x, labels), packed)
     source = open_data(str(path))
-    assert source.x_train.shape == x.shape
-    assert source.x_train.dtype == x.dtype
-    assert source.name == path.name
-    assert source.x_test is not None
-    for rows in (source.x_train, source.x_test, open_features(str(path))):
+    assert source.train.x.shape == x.shape
+    assert source.train.x.dtype == x.dtype
+    assert source.test is not None
+    for rows in (source.train.x, source.test.x, open_features(str(path))):
         assert (filled(rows) == x.reshape(len(x), -1)).all()
-    assert (source.y_train == labels).all()
-    assert (source.y_test == labels).all()
+    assert (source.train.y == labels).all()
+    assert (source.test.y == labels).all()
 
 
 def test_test_part_or_training_part(tmp_path):
     one = folder(tmp_path / "one", IMAGES, LABELS)
     two = folder(tmp_path / "two", IMAGES, LABELS, (IMAGES[:2], LABELS[:2]), packed=True)
-    assert open_data(str(one)).x_test is None
-    assert len(open_data(str(one), test_path=str(two)).y_test) == 2
+    assert open_data(str(one)).test is None
+    assert len(open_data(str(one), test_path=str(two)).test.y) == 2
     assert len(open_test_data(str(one)).y) == 5
     file = one / "train-images-idx3-ubyte"
     assert (filled(open_features(str(file), 6)) == IMAGES.reshape(5, 6)).all()
@@ -97,7 +96,7 @@ def test_test_part_or_training_part(tmp_path):
 def test_a_plain_file_goes_before_its_gzipped_copy(tmp_path):
     folder(tmp_path, IMAGES, LABELS, packed=True)
     folder(tmp_path, IMAGES + 1, LABELS)
-    assert (open_data(str(tmp_path)).x_train.read() == IMAGES + 1).all()
+    assert (open_data(str(tmp_path)).train.x.read() == IMAGES + 1).all()
 
 
 def test_missing_and_doubled_files(tmp_path):
@@ -159,7 +158,7 @@ def test_damaged_files_are_refused_or_read(tmp_path_factory, data, packed):
     path = folder(tmp_path_factory.mktemp("fuzz"), IMAGES, LABELS, packed=packed)
     next(path.glob("train-images*")).write_bytes(bytes(damaged))
     try:
-        rows = open_data(str(path)).x_train
+        rows = open_data(str(path)).train.x
     except InputError:
         return
     assert len(rows) * rows.features <= 1032 * len(damaged)
@@ -172,11 +171,11 @@ def test_damaged_files_are_refused_or_read(tmp_path_factory, data, packed):
 @pytest.mark.skipif(not FASHION.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_fashion_mnist():
     source = open_data(str(FASHION))
-    assert source.x_train.shape == (60000, 28, 28)
-    assert source.x_test is not None
-    assert source.x_test.shape == (10000, 28, 28)
-    assert (np.bincount(source.y_train) == 6000).all()  # as its own README says
-    assert (np.bincount(source.y_test) == 1000).all()
+    assert source.train.x.shape == (60000, 28, 28)
+    assert source.test is not None
+    assert source.test.x.shape == (10000, 28, 28)
+    assert (np.bincount(source.train.y) == 6000).all()  # as its own README says
+    assert (np.bincount(source.test.y) == 1000).all()
     with gzip.open(FASHION / "t10k-images-idx3-ubyte.gz") as file:
         raw = np.frombuffer(file.read()[16:], "u1").reshape(10000, -1)
-    assert math.isclose(filled(source.x_test).sum(), raw.sum(dtype=float))
+    assert math.isclose(filled(source.test.x).sum(), raw.sum(dtype=float))

@@ -42,9 +42,9 @@ def member(header, data=b"", compression=zipfile.ZIP_DEFLATED):
 
 def open_and_fill(path, **arguments):
     source = open_data(str(path), **arguments)
-    filled(source.x_train)
-    if source.x_test is not None:
-        filled(source.x_test)
+    filled(source.train.x)
+    if source.test is not None:
+        filled(source.test.x)
 
 
 def refused(path, match, **arguments):
@@ -56,19 +56,18 @@ def refused(path, match, **arguments):
 
 def test_digits_are_the_published_split():
     source = open_data("digits")
-    assert source.name == "digits"
-    assert source.x_train.shape == (3823, 8, 8)
-    assert source.x_test is not None
-    assert source.x_test.shape == (1797, 8, 8)
-    assert np.bincount(source.y_train).sum() == 3823
-    X = filled(source.x_train, "float32")
+    assert source.train.x.shape == (3823, 8, 8)
+    assert source.test is not None
+    assert source.test.x.shape == (1797, 8, 8)
+    assert np.bincount(source.train.y).sum() == 3823
+    X = filled(source.train.x, "float32")
     assert (X[:, 0] == 1).all()
     assert X.max() == 16
     # one nearest neighbour gives UCI's published 98.00 %
-    A, B = X[:, 1:], filled(source.x_test, "float32")[:, 1:]
+    A, B = X[:, 1:], filled(source.test.x, "float32")[:, 1:]
     distance = (A**2).sum(1) - 2 * B @ A.T
-    found = source.y_train[distance.argmin(1)]
-    assert round(100 * (found == source.y_test).mean(), 2) == 98.00
+    found = source.train.y[distance.argmin(1)]
+    assert round(100 * (found == source.test.y).mean(), 2) == 98.00
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -87,11 +86,11 @@ def test_any_numeric_array_comes_back(tmp_path_factory, x, fortran, compressed):
     x = np.asfortranarray(x) if fortran else x
     save(path, x_train=x, y_train=np.arange(len(x)))
     source = open_data(str(path))
-    assert source.x_train.shape == x.shape
-    X = filled(source.x_train)
+    assert source.train.x.shape == x.shape
+    X = filled(source.train.x)
     assert (X[:, 1:] == x.reshape(len(x), -1)).all()
     assert (X[:, 0] == 1).all()
-    assert (source.x_train.read() == x).all()
+    assert (source.train.x.read() == x).all()
     assert (filled(Rows.of(x, "x")) == X).all()
 
 
@@ -100,7 +99,7 @@ def test_blocks_join_without_a_seam(tmp_path, monkeypatch):
     x = np.random.default_rng(0).random((2600, 7, 60))  # 8.7 MB: several blocks of 8 MB
     for name, array in {"c": x, "f": np.asfortranarray(x[:60])}.items():
         path = npz(tmp_path / f"{name}.npz", x_train=array, y_train=np.arange(len(array)))
-        rows = open_data(path).x_train
+        rows = open_data(path).train.x
         assert len(list(rows.chunks())) > 1
         assert (filled(rows)[:, 1:] == array.reshape(len(array), -1)).all()
 
@@ -111,7 +110,7 @@ def test_memory_of_reading_is_one_block(tmp_path):
     out = np.empty((200, 1 + (1 << 17)), np.float32)
     del x
     tracemalloc.start()
-    fill(open_data(str(tmp_path / "zeros.npz")).x_train, out)
+    fill(open_data(str(tmp_path / "zeros.npz")).train.x, out)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40e6
@@ -122,10 +121,10 @@ def test_a_target_by_name(tmp_path):
     path = npz(
         tmp_path / "d.npz", x_train=x, z_train=y, y_train=-y, w=y + 1, x_test=x, z_test=y + 2
     )
-    assert (open_data(path, target="z").y_train == y).all()
-    assert (open_data(path, target="z").y_test == y + 2).all()
-    assert (open_data(path, target="z_train").y_test == y + 2).all()
-    assert (open_data(path, test_path=path, target="z").y_test == y + 2).all()
+    assert (open_data(path, target="z").train.y == y).all()
+    assert (open_data(path, target="z").test.y == y + 2).all()
+    assert (open_data(path, target="z_train").test.y == y + 2).all()
+    assert (open_data(path, test_path=path, target="z").test.y == y + 2).all()
     refused(path, "w_test is missing", target="w")
     refused(path, "array price is missing; the file holds x_train, z_train", target="price")
 
@@ -135,11 +134,11 @@ def test_test_data(tmp_path):
     train = npz(tmp_path / "train.npz", x_train=x, y_train=y)
     pair = npz(tmp_path / "pair.npz", x=x[:2], y=y[:2])
     both = npz(tmp_path / "both.npz", x_train=x, y_train=y, x_test=x[:1], y_test=y[:1])
-    assert open_data(train).x_test is None
-    assert len(open_data(train, test_path=train).y_test) == 3
-    assert len(open_data(train, test_path=pair).y_test) == 2
-    assert len(open_data(train, test_path=both).y_test) == 1
-    assert len(open_data(both, test_path=pair).y_test) == 2
+    assert open_data(train).test is None
+    assert len(open_data(train, test_path=train).test.y) == 3
+    assert len(open_data(train, test_path=pair).test.y) == 2
+    assert len(open_data(train, test_path=both).test.y) == 1
+    assert len(open_data(both, test_path=pair).test.y) == 2
     assert len(open_test_data("digits").y) == 1797
     wide = npz(tmp_path / "wide.npz", x=np.zeros((3, 5)), y=y)
     refused(train, "5 features per row, the training set has 2", test_path=wide)
@@ -207,7 +206,7 @@ def test_a_value_that_is_not_finite_is_named(tmp_path, value, match):
 def test_a_value_beyond_float32_is_named(tmp_path):
     x = X.copy()
     x[3, 2] = 1e300
-    rows = open_data(npz(tmp_path / "data.npz", x_train=x, y_train=Y)).x_train
+    rows = open_data(npz(tmp_path / "data.npz", x_train=x, y_train=Y)).train.x
     assert filled(rows, "float64").max() == 1e300
     with pytest.raises(InputError, match=r"row 3, column 2 .*1e\+300 is beyond.*float32; use"):
         filled(rows, "float32")
@@ -240,6 +239,29 @@ def test_headers_that_lie(tmp_path, header, data, match):
     refused(path, "x_train: .*" + match)
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
+
+
+def test_an_array_beyond_the_machines_memory_is_not_read(tmp_path, monkeypatch):
+    zeros = np.zeros((1 << 13, 1 << 10), np.float32)  # 32 MB, 32 kB in the file
+    np.savez_compressed(tmp_path / "d.npz", x_train=X, y_train=zeros[:4])
+    path = tmp_path / "big.npz"
+    np.savez_compressed(path, x_train=zeros[:, :1], y_train=zeros)
+    del zeros
+    pages = {"SC_PHYS_PAGES": 1 << 12, "SC_PAGE_SIZE": 1 << 12}  # 16 MB
+    monkeypatch.setattr("distnn.data.rows.os.sysconf", pages.get)
+    open_and_fill(tmp_path / "d.npz")
+    tracemalloc.start()
+    refused(path, r"big\.npz, y_train: needs 32 MB of memory, this machine has 16 MB; give fewer")
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+def test_two_arrays_of_one_name(tmp_path):
+    path = tmp_path / "d.npz"
+    np.savez(path, x_train=X, y_train=Y)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("y_train", archive.read("y_train.npy"))
+    refused(path, r"d\.npz: two arrays are named 'y_train'; rename one of them")
 
 
 def test_sizes_in_the_directory_that_lie(tmp_path):
@@ -291,7 +313,7 @@ def test_damaged_files_are_refused_or_read(tmp_path_factory, data):
             opened = use(str(path))
         except InputError:
             continue
-        rows = opened if isinstance(opened, Rows) else opened.x_train
+        rows = opened if isinstance(opened, Rows) else opened.train.x
         assert rows.features * len(rows) < 1e6
         try:
             assert np.isfinite(filled(rows)).all()

@@ -26,7 +26,7 @@ def filled(rows):
 
 def refused(path, match, **arguments):
     with pytest.raises(InputError, match=match) as caught:
-        filled(open_data(str(path), **arguments).x_train)
+        filled(open_data(str(path), **arguments).train.x)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -36,60 +36,63 @@ HOUSES = "area,rooms,price,sold\n50,2,1.5,0\n80.5,3,2.5,1\n120,5,4.0,1\n"
 
 def test_default_target_is_the_last_column(tmp_path):
     source = open_data(write(tmp_path / "houses.csv", HOUSES))
-    assert source.name == "houses"
-    assert source.feature_names == ("area", "rooms", "price")
-    assert source.target_names == ("sold",)
-    assert filled(source.x_train).tolist() == [[50, 2, 1.5], [80.5, 3, 2.5], [120, 5, 4]]
-    assert source.x_train.dtype == np.float64
-    assert source.y_train.tolist() == [0, 1, 1]
-    assert source.y_train.dtype == np.int64
-    assert source.x_test is None
-    assert source.y_train_where.endswith("houses.csv, column 'sold'")
+    assert source.train.feature_names == ("area", "rooms", "price")
+    assert source.train.target_names == ("sold",)
+    assert filled(source.train.x).tolist() == [[50, 2, 1.5], [80.5, 3, 2.5], [120, 5, 4]]
+    assert source.train.x.dtype == np.float64
+    assert source.train.y.tolist() == [0, 1, 1]
+    assert source.train.y.dtype == np.int64
+    assert source.test is None
+    assert source.train.y_where.endswith("houses.csv, column 'sold'")
 
 
 def test_targets_by_name(tmp_path):
     path = write(tmp_path / "houses.csv", HOUSES)
     price = open_data(path, target="price")
-    assert price.y_train.dtype == np.float64  # 4.0 does not look like an integer
-    assert price.feature_names == ("area", "rooms", "sold")
-    assert filled(price.x_train)[1].tolist() == [80.5, 3, 1]
-    assert Targets.deduce(price.y_train).task == "regression"
+    assert price.train.y.dtype == np.float64  # 4.0 does not look like an integer
+    assert price.train.feature_names == ("area", "rooms", "sold")
+    assert filled(price.train.x)[1].tolist() == [80.5, 3, 1]
+    assert Targets.deduce(price.train.y).task == "regression"
     several = open_data(path, target="sold, area")
-    assert several.y_train.tolist() == [[0, 50], [1, 80.5], [1, 120]]
-    assert several.feature_names == ("rooms", "price")
+    assert several.train.y.tolist() == [[0, 50], [1, 80.5], [1, 120]]
+    assert several.train.feature_names == ("rooms", "price")
 
 
 def test_without_header_columns_have_numbers(tmp_path):
     path = write(tmp_path / "plain.csv", "1,2,3\n\n4,5,6")
-    assert open_data(path).y_train.tolist() == [3, 6]
-    assert open_data(path, target="0").y_train.tolist() == [1, 4]
+    assert open_data(path).train.y.tolist() == [3, 6]
+    assert open_data(path, target="0").train.y.tolist() == [1, 4]
     several = open_data(path, target="2,0")
-    assert several.y_train.tolist() == [[3, 1], [6, 4]]
-    assert filled(several.x_train).tolist() == [[2], [5]]
-    assert open_data(path).feature_names is None
+    assert several.train.y.tolist() == [[3, 1], [6, 4]]
+    assert filled(several.train.x).tolist() == [[2], [5]]
+    assert open_data(path).train.feature_names is None
     refused(
         path, "no such column '3'; the file has no header: give a number from 0 to 2", target="3"
     )
     refused(path, "no such column 'price'; the file has no header", target="price")
+    refused(path, "no such column '00000000099'; the file has no header", target="00000000099")
+    refused(path, "no such column '\u0661'", target="\u0661")
+    assert open_data(path, target="00000000001").train.y.tolist() == [2, 5]
+    refused(path, r"--target: column 1 \(counted from 0\) is given twice", target="1,01")
 
 
 def test_quotes_marks_and_line_ends(tmp_path):
     text = '\ufeff"a, b",c\r\n"1","2"\r\n \r\n 3 , 4 \r\n'
     source = open_data(write(tmp_path / "d.csv", text))
-    assert source.feature_names == ("a, b",)
-    assert filled(source.x_train).tolist() == [[1], [3]]
-    assert open_data(str(tmp_path / "d.csv"), target="a, b").y_train.tolist() == [1, 3]
+    assert source.train.feature_names == ("a, b",)
+    assert filled(source.train.x).tolist() == [[1], [3]]
+    assert open_data(str(tmp_path / "d.csv"), target="a, b").train.y.tolist() == [1, 3]
 
 
 def test_test_columns_are_found_by_name(tmp_path):
     train = write(tmp_path / "train.csv", HOUSES)
     test = write(tmp_path / "test.csv", "id,sold,price,rooms,area\n7,1,9,8,6\n")
     source = open_data(train, test_path=test)
-    assert filled(source.x_test).tolist() == [[6, 8, 9]]
-    assert source.y_test.tolist() == [1]
-    part = open_test_data(test, None, source.feature_names, source.target_names)
-    assert part.feature_names == source.feature_names
-    rows = open_features(test, 3, source.feature_names)
+    assert filled(source.test.x).tolist() == [[6, 8, 9]]
+    assert source.test.y.tolist() == [1]
+    part = open_test_data(test, None, source.train.feature_names, source.train.target_names)
+    assert part.feature_names == source.train.feature_names
+    rows = open_features(test, 3, source.train.feature_names)
     assert filled(rows).tolist() == [[6, 8, 9]]
     lacking = write(tmp_path / "lacking.csv", "sold,price,room,area\n1,9,8,6\n")
     refused(train, "lacking.csv: no such column 'rooms'; did you mean 'room'", test_path=lacking)
@@ -116,6 +119,9 @@ def test_test_columns_are_found_by_name(tmp_path):
         ("a,b\n1_0,2\n", "line 2, column 'a': text '1_0'"),
         ("a,a\n1,2\n", "two columns are named 'a'; rename"),
         ("a;b\n1;2\n", "1 columns, none is left for the features; separate"),
+        ("n/a,2,0\n1,2,0\n", r"line 1: .* text \('n/a'\) and numbers \('2', '0'\); give a header"),
+        ("1_0,2,0\n1,2,0\n", r"line 1: .* text \('1_0'\) and numbers \('2', '0'\)"),
+        ("\na,2\n1,2\n", "line 2: the first line mixes text"),
         ("a,b\n1,\x002\n", "line 2"),
         ("a,b\n\udcff,2\n", "line 2, column 'a': text"),
     ],
@@ -130,8 +136,8 @@ def test_a_fault_far_into_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr("distnn.data.table.BLOCK_CHARACTERS", 100)
     lines = [f"{i},{i + 1},{i % 3}" for i in range(1000)]
     good = open_data(write(tmp_path / "good.csv", "\n".join(lines)))
-    assert (filled(good.x_train)[:, 1] == np.arange(1, 1001)).all()
-    assert (good.y_train == np.arange(1000) % 3).all()
+    assert (filled(good.train.x)[:, 1] == np.arange(1, 1001)).all()
+    assert (good.train.y == np.arange(1000) % 3).all()
     for line, match in {
         "1,2": r"line 701: 2 fields",
         "nan,2,1": r"line 701, column 0 .*NaN",
@@ -141,7 +147,7 @@ def test_a_fault_far_into_the_file(tmp_path, monkeypatch):
         bad = [*lines[:700], line, *lines[701:]]
         refused(write(tmp_path / "bad.csv", "\n".join(bad)), match)
     mixed = [*lines[:700], "1,2,2.5", *lines[701:]]
-    y = open_data(write(tmp_path / "mixed.csv", "\n".join(mixed))).y_train
+    y = open_data(write(tmp_path / "mixed.csv", "\n".join(mixed))).train.y
     assert y.dtype == np.float64
     assert y[699:702].tolist() == [0, 2.5, 2]
 
@@ -151,6 +157,12 @@ def test_no_such_target_names_the_nearest(tmp_path):
     refused(path, "no such column 'prise'; did you mean 'price'", target="prise")
     refused(path, "no such column 'zzz'; the columns are area, rooms", target="zzz")
     refused(path, "none is left for the features", target="area,rooms,price,sold")
+
+
+def test_a_target_given_twice(tmp_path):
+    path = write(tmp_path / "houses.csv", HOUSES)
+    refused(path, "--target: column 'area' is given twice; give each column once",
+            target="area, price,area")  # fmt: skip
 
 
 def test_a_line_without_end(tmp_path, monkeypatch):
@@ -173,8 +185,8 @@ def test_tables_come_back(tmp_path_factory, table, quoting):
     with open(path, "w", newline="") as file:
         csv.writer(file, quoting=quoting).writerows(table)
     source = open_data(str(path))
-    assert filled(source.x_train).tolist() == [row[:-1] for row in table]
-    assert source.y_train.tolist() == [row[-1] for row in table]
+    assert filled(source.train.x).tolist() == [row[:-1] for row in table]
+    assert source.train.y.tolist() == [row[-1] for row in table]
 
 
 @settings(deadline=None, max_examples=400, suppress_health_check=list(HealthCheck))
@@ -190,11 +202,11 @@ def test_any_bytes_are_refused_or_read(tmp_path_factory, text):
     path.write_bytes(text)
     try:
         source = open_data(str(path))
-        X = filled(source.x_train)
+        X = filled(source.train.x)
     except InputError as error:
         if not str(error).startswith(str(path)):
             raise
         return
     assert np.isfinite(X).all()
-    assert np.isfinite(source.y_train).all()
-    assert len(X) == len(source.y_train)
+    assert np.isfinite(source.train.y).all()
+    assert len(X) == len(source.train.y)

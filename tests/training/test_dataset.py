@@ -1,5 +1,6 @@
 """Data sets once per node: what every rank reads is what was given, wherever it came from."""
 
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,17 +38,17 @@ def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     memory.close()
 
 
-def check(samples: Dataset, X: np.ndarray, one_hot: np.ndarray) -> None:
+def check(dataset: Dataset, X: np.ndarray, one_hot: np.ndarray) -> None:
     """Both ways to read: gathered rows, and a stretch."""
     n = len(X)
-    assert len(samples) == n
+    assert len(dataset) == n
     order = np.random.default_rng(1).permutation(n)[: n // 2 + 1]
     A0, T = np.empty((len(order), 4), np.float32), np.empty((len(order), CLASSES), np.float32)
-    samples.gather(order, A0, T)
+    dataset.gather(order, A0, T)
     assert np.array_equal(A0, np.c_[np.ones(len(order)), X[order]])
     assert np.array_equal(T, one_hot[order])
     T = np.empty((n - n // 3, CLASSES), np.float32)
-    assert np.array_equal(samples.stretch(n // 3, n, T)[:, 1:], X[n // 3 :])
+    assert np.array_equal(dataset.view(n // 3, n, T)[:, 1:], X[n // 3 :])
     assert np.array_equal(T, one_hot[n // 3 :])
 
 
@@ -57,17 +58,17 @@ def check(samples: Dataset, X: np.ndarray, one_hot: np.ndarray) -> None:
 def test_the_same_on_every_rank(memory: SharedMemory, n: int, kind: str) -> None:
     X, one_hot = rows(n), np.eye(CLASSES, dtype=np.float32)[labels(n)]
     T = labels(n) if kind == "numbers" else one_hot
-    samples = from_arrays(memory.comm, memory, Network([3, CLASSES]), X, T)
-    assert samples.classes == (CLASSES if kind == "numbers" else 0)
-    check(samples, X, one_hot)
+    dataset = from_arrays(memory.comm, memory, Network([3, CLASSES]), X, T)
+    assert dataset.classes == (CLASSES if kind == "numbers" else 0)
+    check(dataset, X, one_hot)
 
 
 @pytest.mark.mpi
 def test_the_first_ranks_rows_are_used(memory: SharedMemory) -> None:
     own = rows(9) if MPI.COMM_WORLD.rank == 0 else rows(2) + 1
     targets = labels(9) if MPI.COMM_WORLD.rank == 0 else labels(2)
-    samples = from_arrays(memory.comm, memory, Network([3, CLASSES]), own, targets)
-    check(samples, rows(9), np.eye(CLASSES)[labels(9)])
+    dataset = from_arrays(memory.comm, memory, Network([3, CLASSES]), own, targets)
+    check(dataset, rows(9), np.eye(CLASSES)[labels(9)])
 
 
 @pytest.mark.mpi
@@ -79,8 +80,8 @@ def test_each_rank_its_own(memory: SharedMemory, kind: str) -> None:
     one_hot = np.eye(CLASSES, dtype=np.float32)[labels(n)]
     T = labels(n) if kind == "numbers" else one_hot
     network = Network([3, CLASSES])
-    samples = from_arrays(memory.comm, memory, network, rows(n)[own], T[own], True)
-    check(samples, rows(n), one_hot)
+    dataset = from_arrays(memory.comm, memory, network, rows(n)[own], T[own], True)
+    check(dataset, rows(n), one_hot)
 
 
 @pytest.mark.mpi
@@ -92,22 +93,42 @@ def test_no_rank_has_rows(memory: SharedMemory) -> None:
 @pytest.mark.parametrize("classes", [0, CLASSES])
 def test_a_node_has_room_for_what_is_allocated(classes: int) -> None:
     memory = SharedMemory(Communicator(MPI.COMM_SELF))
-    samples = allocate(memory, 10, 3, CLASSES, classes, np.float32)
-    order = 10 * np.dtype(np.intp).itemsize
-    needed = samples.X.nbytes + samples.T.nbytes + order
-    assert shared_bytes(10, 3, CLASSES, classes, 4) == needed
+    dataset = allocate(memory, 10, 3, CLASSES, classes, np.float32)
+    used = dataset.X.nbytes + dataset.T.nbytes + 10 * 8  # and the order of the items
+    pages = 3 * 2 * 4096  # of each array, its first and its last
+    assert used <= shared_bytes(10, 3, CLASSES, classes, np.float32) <= used + pages
+
+
+def test_with_and_without_a_table_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distnn.training.dataset.TABLE_CLASSES", CLASSES - 1)
+    memory = SharedMemory(Communicator(MPI.COMM_SELF))
+    dataset = from_arrays(memory.comm, memory, Network([3, CLASSES]), rows(50), labels(50))
+    check(dataset, rows(50), np.eye(CLASSES)[labels(50)])
+
+
+def test_memory_for_many_classes_is_that_of_the_rows() -> None:
+    many, memory = 100_000, SharedMemory(Communicator(MPI.COMM_SELF))
+    network, classes = Network([3, many]), np.arange(2000) * 37
+    A0, T = np.empty((2, 4), np.float32), np.empty((2, many), np.float32)
+    tracemalloc.start()
+    dataset = from_arrays(memory.comm, memory, network, rows(2000), classes)
+    dataset.gather(np.array([1999, 3]), A0, T)
+    dataset.view(7, 9, T)
+    assert tracemalloc.get_traced_memory()[1] < 10e6  # one-hot rows: 800 MB, a table: 40 GB
+    tracemalloc.stop()
+    assert np.argwhere(T).tolist() == [[0, 7 * 37], [1, 8 * 37]]
 
 
 def test_another_data_set_has_another_digest() -> None:
     memory, network = SharedMemory(Communicator(MPI.COMM_SELF)), Network([3, CLASSES])
 
-    def told(X: np.ndarray, T: np.ndarray) -> bytes:
+    def of(X: np.ndarray, T: np.ndarray) -> bytes:
         return digest(from_arrays(memory.comm, memory, network, X, T)).tobytes()
 
     X, T = rows(2500), labels(2500)
-    first = told(X, T)
+    first = of(X, T)
     other_rows, other_targets = X.copy(), T.copy()
     other_rows[:, 1] += 1
     other_targets[-1] = 0 if T[-1] else 1
-    assert told(X, T) == first
-    assert len({first, told(other_rows, T), told(X, other_targets), told(X[:-1], T[:-1])}) == 4
+    assert of(X, T) == first
+    assert len({first, of(other_rows, T), of(X, other_targets), of(X[:-1], T[:-1])}) == 4

@@ -8,17 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distnn import Network
+from distnn.nn.network import decide
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.training.dataset import from_arrays
-from distnn.training.evaluation import ROWS, Evaluation, are_classes, correct, decide
+from distnn.training.evaluation import ROWS, Evaluation, are_classes, correct
 
 
 def measure(network: Network, X: np.ndarray, T: np.ndarray, comm: Communicator) -> dict[str, float]:
     memory = SharedMemory(comm)
-    samples = from_arrays(comm, memory, network, X, T)
-    measures = Evaluation(comm, network, samples, "test_").measure()
+    dataset = from_arrays(comm, memory, network, X, T)
+    measures = Evaluation(comm, network, dataset, "test_").measure()
     memory.close()
     return measures
 
@@ -27,7 +28,7 @@ def rows(n: int) -> np.ndarray:
     return np.random.default_rng(n).normal(size=(n, 3))
 
 
-TEAMS = [Communicator(), Communicator(MPI.COMM_SELF), Communicator(shared=False)]
+COMMS = [Communicator(), Communicator(MPI.COMM_SELF), Communicator(shared=False)]
 
 
 def regression() -> Network:
@@ -40,8 +41,8 @@ def regression() -> Network:
 def test_classification(n: int) -> None:
     network = Network([3, 6, 4], "tanh", seed=n)
     X, y = rows(n), np.random.default_rng(n).integers(0, 4, n)
-    results = [measure(network, X, y, comm) for comm in TEAMS]
-    assert results[1:] == results[:1] * (len(TEAMS) - 1)  # to the last bit
+    results = [measure(network, X, y, comm) for comm in COMMS]
+    assert results[1:] == results[:1] * (len(COMMS) - 1)  # to the last bit
     assert results[0]["test_accuracy"] == np.mean(network.predict(X) == y)
     P = network.forward(X).astype(np.float64)
     assert results[0]["test_loss"] == pytest.approx(-np.log(P[np.arange(n), y]).mean(), rel=1e-5)
@@ -54,8 +55,8 @@ def test_regression(n: int) -> None:
     network = regression()
     X = rows(n)
     T = np.stack([100 + X[:, 0], X[:, 1] * X[:, 2]], axis=1)
-    results = [measure(network, X, T, comm) for comm in TEAMS]
-    assert results[1:] == results[:1] * (len(TEAMS) - 1)
+    results = [measure(network, X, T, comm) for comm in COMMS]
+    assert results[1:] == results[:1] * (len(COMMS) - 1)
     residual = ((T - network.forward(X)) ** 2).sum(axis=0)
     deviation = ((T - T.mean(axis=0)) ** 2).sum(axis=0)
     assert results[0]["test_r2"] == pytest.approx((1 - residual / deviation).mean(), rel=1e-9)
@@ -68,14 +69,14 @@ def test_r2_of_a_perfect_and_of_the_mean_prediction() -> None:
     X = rows(40)
     network.weights[0][:, 0] = 2, 1, 0, -1
     perfect = 2 + X[:, 0] - X[:, 2]
-    assert measure(network, X, perfect, TEAMS[0])["test_r2"] == pytest.approx(1)
+    assert measure(network, X, perfect, COMMS[0])["test_r2"] == pytest.approx(1)
     network.weights[0][:, 0] = perfect.mean(), 0, 0, 0
-    assert measure(network, X, perfect, TEAMS[0])["test_r2"] == pytest.approx(0, abs=1e-12)
+    assert measure(network, X, perfect, COMMS[0])["test_r2"] == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.mpi
 def test_r2_of_constant_targets_is_no_number() -> None:
-    assert math.isnan(measure(regression(), rows(5), np.ones((5, 2)), TEAMS[0])["test_r2"])
+    assert math.isnan(measure(regression(), rows(5), np.ones((5, 2)), COMMS[0])["test_r2"])
 
 
 @pytest.mark.mpi
@@ -84,12 +85,12 @@ def test_r2_far_from_zero_keeps_its_digits() -> None:
     X = rows(1000).astype(np.float32)
     T = (1e6 + 100 * X[:, 0]).astype(np.float32)
     network.weights[0][:, 0] = 1e6, 100, 0, 0
-    assert measure(network, X, T, TEAMS[0])["test_r2"] == pytest.approx(1, abs=1e-5)
+    assert measure(network, X, T, COMMS[0])["test_r2"] == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.mpi
 def test_again_with_other_weights() -> None:
-    network, comm = Network([3, 4], seed=0), TEAMS[0]
+    network, comm = Network([3, 4], seed=0), COMMS[0]
     X, y = rows(30), np.random.default_rng(0).integers(0, 4, 30)
     memory = SharedMemory(comm)
     evaluation = Evaluation(comm, network, from_arrays(comm, memory, network, X, y), "")
@@ -104,7 +105,7 @@ def test_again_with_other_weights() -> None:
 def test_dropout_is_for_training_only() -> None:
     plain, dropping = Network([3, 9, 2], seed=1), Network([3, 9, 2], seed=1, dropout=0.9)
     y = np.arange(20) % 2
-    assert measure(plain, rows(20), y, TEAMS[0]) == measure(dropping, rows(20), y, TEAMS[0])
+    assert measure(plain, rows(20), y, COMMS[0]) == measure(dropping, rows(20), y, COMMS[0])
 
 
 def test_decide() -> None:
@@ -131,5 +132,5 @@ def test_correct_counts_decisions_for_the_same_class() -> None:
 )
 def test_are_classes(network: Network, T: np.ndarray, expected: bool) -> None:
     comm = Communicator(MPI.COMM_SELF)
-    samples = from_arrays(comm, SharedMemory(comm), network, rows(5), T)
-    assert are_classes(network, samples) == expected
+    dataset = from_arrays(comm, SharedMemory(comm), network, rows(5), T)
+    assert are_classes(network, dataset) == expected

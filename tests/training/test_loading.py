@@ -97,10 +97,24 @@ def test_a_value_that_is_not_finite(tmp_path: Path) -> None:
                y_test=np.arange(N) % 2)  # fmt: skip
 
 
-def test_other_rows_have_another_fingerprint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", [None, "tanh"])
+def test_targets_beyond_the_type(tmp_path: Path, output: str | None) -> None:
+    y = np.linspace(0, 1, N)
+    sets = {"x_train": rows(), "y_train": y, "x_test": rows(), "y_test": y.copy()}
+    sets["y_test"][4] = -1e39
+    opened(tmp_path, output, **sets)  # float64 holds it
+    place = r"set\.npz, y_test, row 4, column 0 \(counted from 0\): "
+    with pytest.raises(InputError, match=place + r"-1e\+39 is beyond the range of float32; use"):
+        opened(tmp_path, output, dtype="float32", **sets)
+    sets["y_train"][2] = 1e39
+    with pytest.raises(InputError, match=r"y_train, row 2, .*1e\+39 is beyond"):
+        opened(tmp_path, output, dtype="float32", **sets)
+
+
+def test_other_rows_have_another_digest(tmp_path: Path) -> None:
     y = np.arange(N) % 2
-    told = [
+    digests = [
         opened(tmp_path, x_train=X, y_train=y)[0].tensors["data"].tobytes()
         for X in (rows(), rows(), rows()[::-1])
     ]
-    assert told[0] == told[1] != told[2]
+    assert digests[0] == digests[1] != digests[2]
