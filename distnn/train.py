@@ -45,15 +45,14 @@ def _train(comm: "Communicator", desk: "Desk | None", told: dict[str, Any], star
     from distnn.training.bits import told_of_mixed_ranks
     from distnn.training.factory import build_network, build_optimizer, build_trainer
     from distnn.training.loading import Shape, load
-    from distnn.training.session import needed_bytes
+    from distnn.training.session import shared_bytes
 
     config, shape = TrainConfig.from_dict(told["settings"]), Shape(**told["shape"])
     position = Position(**told["position"])
     comm.status.stall_timeout = config.stall_timeout
     network, optimizer = build_network(config, shape), build_optimizer(config)
 
-    slices, data = config.slices or comm.size, shape.bytes(network.dtype.itemsize)
-    needed = needed_bytes(network, optimizer, comm, slices, config.update, data)
+    needed = shared_bytes(network, optimizer, comm, config) + shape.bytes(network.dtype.itemsize)
     comm = comm.with_memory(needed)
     loader = desk.loader if desk else None
     samples, test = load(comm, SharedMemory(comm), shape, loader, network.dtype)

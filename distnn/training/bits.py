@@ -13,7 +13,7 @@ from typing import Any
 from distnn.errors import InputError
 from distnn.nn import products
 from distnn.parallel.comm.communicator import Communicator
-from distnn.parallel.reduction.reductions import SAME_ON_ANY_RANKS
+from distnn.parallel.reduction.strategies import SAME_ON_ANY_RANKS
 from distnn.run.fingerprint import differences, fingerprint
 
 

@@ -18,7 +18,6 @@ from distnn.parallel.comm.attached import communicator_of
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.comm.status import STALL_TIMEOUT
-from distnn.parallel.reduction.reductions import REDUCTIONS
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
 from distnn.training.agreement import check_fit
@@ -26,7 +25,8 @@ from distnn.training.arguments import instance, one_of, pair, positive, whole
 from distnn.training.bits import agree_on_blas
 from distnn.training.dataset import Dataset, from_arrays, shared_bytes
 from distnn.training.evaluation import Evaluation
-from distnn.training.session import Session, check_slices, empty_slices_message, needed_bytes
+from distnn.training.session import Session, check_slices, empty_slices_message
+from distnn.training.session import shared_bytes as vector_bytes
 
 if TYPE_CHECKING:  # what writes files is loaded where it does
     from distnn.training.recorder import Recorder
@@ -103,7 +103,7 @@ class Trainer:
             checkpoint_every=str(checkpoint_every),
             keep=keep,
             progress=progress,
-            reduce=one_of(tuple(REDUCTIONS), reduce, "reduce"),
+            reduce=one_of(("ordered", "mpi"), reduce, "reduce"),
             update=one_of(UPDATES, update, "update"),
             clip_norm=None if clip_norm is None else positive(clip_norm, "clip_norm"),
             batch_size=whole(batch_size, "batch_size", 1),
@@ -373,10 +373,7 @@ class Trainer:
             shared_bytes(n, layers[0], layers[-1], classes, itemsize)
             for n, classes in zip(items, columns, strict=True)
         )
-        slices = self.config.slices or self.comm.size
-        return needed_bytes(
-            self.network, self.optimizer, self.comm, slices, self.config.update, data
-        )
+        return data + vector_bytes(self.network, self.optimizer, self.comm, self.config)
 
 
 def _nothing() -> None:

@@ -13,7 +13,6 @@ verdict downwards.
 
 import os
 import time
-from collections.abc import Callable
 
 import numpy as np
 
@@ -62,7 +61,7 @@ class Barrier:
             if self._futex is not None and not self.is_leader:
                 self._futex.wake(self._mine)
 
-    def await_all(self, word: int = 0) -> int:
+    def wait_all(self, word: int = 0) -> int:
         """Leader: wait until every rank has arrived; the largest word, its own included."""
         flags, count = self._flags, self._count
         for line in self._others:
@@ -82,40 +81,21 @@ class Barrier:
             if self._futex is not None:
                 self._futex.wake(self._verdict)
 
-    def await_release(self) -> int:
+    def wait_release(self) -> int:
         """Not the leader: wait until the leader says go on; its word."""
         if self._flags[self._verdict] < self._count:
             self._wait(self._verdict)
         self._sync()
         return self._flags[self._verdict + 1]
 
-    def meet(
-        self,
-        word: int = 0,
-        alone: Callable[[int], int] | None = None,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> int:
-        """Arrive and be released: afterwards each rank may read what any rank wrote before.
-
-        Args:
-            word: what this rank has to tell.
-            alone: what the leader does while all others wait; it gets the largest word and
-                returns the one that everybody gets.
-            meanwhile: what this rank does when it has arrived, before it waits.
-
-        Returns:
-            The leader's word, on every rank of the node.
-        """
-        self.arrive(word)
-        if meanwhile is not None:
-            meanwhile()
-        if not self.is_leader:
-            return self.await_release()
-        word = self.await_all(word)
-        if alone is not None:
-            word = alone(word)
-        self.release(word)
-        return word
+    def wait(self) -> None:
+        """Arrive and be released: afterwards each rank may read what any rank wrote before."""
+        self.arrive()
+        if self.is_leader:
+            self.wait_all()
+            self.release()
+        else:
+            self.wait_release()
 
     def _wait(self, line: int) -> None:
         if self._futex is not None:
