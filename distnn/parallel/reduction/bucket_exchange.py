@@ -8,6 +8,7 @@ with MPI_THREAD_MULTIPLE), by the passes themselves at the edges of their blocks
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.parallel.reduction.buckets import (
     Block,
     Bucket,
+    Region,
     backward_order,
     plan_buckets,
     row_blocks,
@@ -26,17 +28,28 @@ from distnn.parallel.reduction.gradients import SharedGradients
 from distnn.parallel.reduction.norm_exchange import NormExchange
 from distnn.parallel.reduction.progress_thread import ProgressThread
 from distnn.parallel.reduction.step_flags import StepFlags
-from distnn.parallel.reduction.transfer import Scratch, Transfer
+from distnn.parallel.reduction.transfer import (
+    KINDS,
+    Roles,
+    Scratch,
+    Transfer,
+    rank0_roles,
+    sharded_roles,
+)
 
 POLLS = 1_000  # some milliseconds: how often a waiting rank looks whether others still live
 PROBES = 2  # calls of MPI in a tick: each takes in no more than a part of what has come meanwhile
 
 
 class BucketExchange(Exchange):
-    """The exchange of one rank of several nodes; every rank updates what its node owns."""
+    """The exchange of one rank of several nodes; updates as the `Roles` of nodes say."""
 
-    def __init__(self, memory: SharedMemory, layout: Layout, *, clip_norm: float | None) -> None:
+    def __init__(
+        self, memory: SharedMemory, layout: Layout, *, sharded: bool, clip_norm: float | None
+    ) -> None:
         super().__init__(memory, layout)
+        self.ownership = replace(self.ownership, rank0_updates=not sharded)
+        roles = sharded_roles if sharded else rank0_roles
         comm = self.comm
         gradients = SharedGradients(memory, self.ownership, layout.size, layout.dtype)
         self.vectors, last = gradients.vectors, gradients.tasks[-1]
@@ -56,11 +69,13 @@ class BucketExchange(Exchange):
             for block, (lo, hi) in row_blocks(layout.grids).items()
         }
         self._needed = _buckets_by_block(buckets)
-        self._transfers = self._make_transfers(gradients, keep=clip_norm is not None)
+        self._transfers = self._make_transfers(gradients, roles, keep=clip_norm is not None)
         clipping = None
         if clip_norm is not None:
-            norms = NormExchange(comm, layout, buckets, squares) if comm.node_rank == 0 else None
-            clipping = Clipping(clip_norm, squares, norms)
+            norms = (
+                NormExchange(comm, layout, buckets, squares, roles) if comm.node_rank == 0 else None
+            )
+            clipping = Clipping(clip_norm, layout.dtype, squares, norms)
         events = len(backward_order(layout.grids))
         self._engine = Engine(comm, self.ownership, self._transfers, self._flags, events, clipping)
         self.before_weights, self.after_gradient = self._await_weights, self._complete_gradient
@@ -140,14 +155,16 @@ class BucketExchange(Exchange):
             self.comm.mpi.Iprobe()
         return self._engine.move()
 
-    def _make_transfers(self, gradients: SharedGradients, *, keep: bool) -> list[Transfer]:
+    def _make_transfers(
+        self, gradients: SharedGradients, roles: Callable[[Region, int], Roles], *, keep: bool
+    ) -> list[Transfer]:
         """The buckets that this rank handles, in the order in which they are completed."""
         comm, layout = self.comm, self.layout
         scratch = Scratch(max(bucket.region.size for bucket in self._buckets), layout.dtype)
         return [
             Transfer(
-                bucket, layout, self.ownership, comm.node, gradients.partial_sums, self.weights,
-                scratch, keep=keep,
+                bucket, roles(bucket.region, comm.nodes), layout, self.ownership, comm.node,
+                gradients.partial_sums, self.weights, scratch, keep=keep,
             )
             for bucket in sorted(self._buckets, key=lambda one: (one.position, one.number))
             if self.ownership.handler(comm.node, bucket.number) == comm.rank
@@ -176,8 +193,10 @@ class BucketExchange(Exchange):
     def _move_state(self, *, to_owners: bool) -> None:
         """The state of each region between its owner and the first node's vectors."""
         for transfer in self._transfers:
-            for node, region in enumerate(transfer.regions):
-                if not region.size or (node and not transfer.returns and not to_owners):
+            updates = transfer.roles.updates
+            for node, region in enumerate(updates):
+                known = node > 0 and region == updates[0] and not to_owners
+                if not region.size or known:
                     continue
                 for name in self.layout.state:
                     self._move_region(transfer, node, name, to_owners)
@@ -186,7 +205,7 @@ class BucketExchange(Exchange):
         comm = self.comm
         if comm.node not in (0, node):
             return
-        view = transfer.regions[node].view(self.state[name]) if comm.node == 0 else None
+        view = transfer.roles.updates[node].view(self.state[name]) if comm.node == 0 else None
         own = transfer.state[name] if comm.node == node else None
         if view is not None and own is not None:
             np.copyto(*((own, view) if to_owners else (view, own)))
@@ -194,10 +213,10 @@ class BucketExchange(Exchange):
         other = self.ownership.handler(node if comm.node == 0 else 0, transfer.number)
         if (view is not None) == to_owners:
             source = np.ascontiguousarray(view) if own is None else own
-            comm.complete([comm.mpi.Isend(source, other, tag=2 * transfer.number)])
+            comm.complete([comm.mpi.Isend(source, other, tag=KINDS * transfer.number)])
         else:
-            target = np.empty(transfer.regions[node].shape, self.layout.dtype)
-            comm.complete([comm.mpi.Irecv(target, other, tag=2 * transfer.number)])
+            target = np.empty(transfer.roles.updates[node].shape, self.layout.dtype)
+            comm.complete([comm.mpi.Irecv(target, other, tag=KINDS * transfer.number)])
             np.copyto(own if view is None else view, target)  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ a single bucket.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import ceil, floor
 from typing import NamedTuple
 
@@ -47,9 +47,17 @@ class Region(NamedTuple):
         """The region in a flat vector, as a matrix."""
         return vector[self.lo : self.hi].reshape(-1, self.width)[:, self.left : self.right]
 
-    def cut(self, parts: int) -> list["Region"]:
-        """The region in so many parts, at whole granules; some may be empty."""
-        return [self._rows(*bounds(self._units, parts, k)) for k in range(parts)]
+    def cut(self, shares: Sequence[int]) -> list["Region"]:
+        """The region in parts of about these shares, at whole granules; some may be empty."""
+        ends = [0, *accumulate(shares)]
+        return [
+            self._rows(self._units * lo // ends[-1], self._units * hi // ends[-1])
+            for lo, hi in pairwise(ends)
+        ]
+
+    def empty(self) -> "Region":
+        """Nothing of it."""
+        return self._rows(0, 0)
 
     @property
     def is_run(self) -> bool:

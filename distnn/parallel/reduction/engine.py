@@ -14,7 +14,8 @@ Buckets that a forward pass needs first overtake others.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from distnn.parallel.reduction.granules import clip_factor, norm
 from distnn.parallel.reduction.norm_exchange import NormExchange
 from distnn.parallel.reduction.ownership import Ownership
 from distnn.parallel.reduction.step_flags import StepFlags
-from distnn.parallel.reduction.transfer import Transfer
+from distnn.parallel.reduction.transfer import KINDS, Transfer
 
 WINDOW = 1 << 19  # bytes under way: more than a slow link carries in a tick of the thread; what is
 # more urgent has to wait behind them
@@ -35,25 +36,37 @@ class Clipping:
     """What an engine needs to clip: the limit, the squares, and on the leader their exchange."""
 
     def __init__(
-        self, clip_norm: float, squares: np.ndarray, exchange: NormExchange | None
+        self,
+        clip_norm: float,
+        dtype: np.dtype,
+        squares: np.ndarray,
+        exchange: NormExchange | None,
     ) -> None:
-        self.clip_norm, self.squares, self.exchange = clip_norm, squares, exchange
+        self.squares, self.exchange = squares, exchange
+        self._clip_norm, self._dtype = clip_norm, dtype
 
-    def factor(self, dtype: np.dtype) -> np.floating | None:
+    def factor(self) -> np.floating | None:
         """What shortens the gradient, once the squares are complete; see `clip_factor`."""
-        return clip_factor(norm(self.squares), self.clip_norm, dtype)
+        return clip_factor(norm(self.squares), self._clip_norm, self._dtype)
+
+
+class Outgoing(NamedTuple):
+    """A message to be sent, most urgent first: weights before gradients, lower buckets first."""
+
+    urgency: int
+    serial: int
+    request: "MPI.Prequest"
+    size: int
 
 
 class Engine:
     """Takes a rank's buckets through their steps, a little whenever `move` is called.
 
     Args:
+        own: says which ranks of other nodes handle the same buckets.
         transfers: in the order in which a backward pass completes them.
         events: blocks of gradients in a backward pass.
         clipping: None for no limit.
-
-    Attributes:
-        is_idle: nothing of this rank's is under way.
     """
 
     def __init__(
@@ -67,19 +80,19 @@ class Engine:
     ) -> None:
         self._transfers, self._flags, self._events = transfers, flags, events
         self._clipping = clipping
-        self._is_leader = comm.node_rank == 0
-        self._node = comm.node
+        self._is_leader, self._node = comm.node_rank == 0, comm.node
         self._step = self._normed = 0
         self._rule: Rule
         self._make_requests(comm, own)
         self._unpacked: list[Transfer] = []  # the next one last
         self._missing: dict[int, int] = {}  # by bucket: nodes whose pieces are not there yet
-        self._old_regions: dict[int, int] = {}  # by bucket: regions without their new weights
+        self._parts: dict[int, int] = {}  # by bucket: parts of the sum that are not there yet
+        self._old: dict[int, int] = {}  # by bucket: regions without their new weights
         self._complete: list[tuple[int, Transfer]] = []  # all pieces are there
-        self._summed: list[tuple[int, Transfer]] = []  # waiting for the norm
+        self._summed: list[tuple[int, Transfer]] = []  # the sum is there
         self._new: list[tuple[int, int, Transfer]] = []  # weights to be installed, from a node
-        self._queue: list[tuple[int, int, int]] = []  # messages to be sent, most urgent first
-        self._sending: list[int] = []
+        self._queue: list[Outgoing] = []
+        self._sending: list[Outgoing] = []
         self._ahead = self._open = self._unsummed = 0
         self._factor: np.floating | None = None
 
@@ -94,7 +107,8 @@ class Engine:
         self._rule = rule
         self._unpacked = list(reversed(self._transfers))
         self._missing = {t.number: 1 + len(t.pieces_in) for t in self._transfers}
-        self._old_regions = {t.number: 1 + len(t.weights_in) for t in self._transfers}
+        self._parts = {t.number: 1 + len(t.sums_in) for t in self._transfers}
+        self._old = {t.number: len(t.installs) or 1 for t in self._transfers}
         self._open = self._unsummed = len(self._transfers)
         self._ahead = 0
         if not self._transfers:
@@ -108,7 +122,7 @@ class Engine:
         packed = self._pack()
         self._receive()
         self._send()
-        return self._advance() or self._install() or packed
+        return self._add_up() or self._update_one() or self._install() or packed
 
     def close(self) -> None:
         """Give the requests back, when idle."""
@@ -127,24 +141,19 @@ class Engine:
         transfer = self._unpacked.pop()
         self._flags.sync()
         transfer.pack(self._flags.stop_of_node())
-        for index in self._pieces_out[transfer.number]:
-            heapq.heappush(self._queue, (2 * transfer.number + 1, self._sizes[index], index))
-        self._pieces_came(transfer)
+        self._enqueue(self._pieces_out[transfer.number])
+        self._pieces_came(transfer, self._node)
         return True
 
     def _receive(self) -> None:
         if not self._receives:
             return
         for index in MPI.Prequest.Testsome(self._receives) or ():
-            transfer, node, is_weights = self._incoming[index]
-            if is_weights:
-                self._ahead -= transfer.weights_in[node].nbytes
-                heapq.heappush(self._new, (transfer.number, node, transfer))
-            else:
-                self._ahead -= transfer.pieces_in[node].bytes.nbytes
-                self._pieces_came(transfer)
+            take_in, transfer, node, size = self._incoming[index]
+            self._ahead -= size
+            take_in(transfer, node)
 
-    def _pieces_came(self, transfer: Transfer) -> None:
+    def _pieces_came(self, transfer: Transfer, node: int) -> None:
         self._missing[transfer.number] -= 1
         if self._missing[transfer.number]:
             return
@@ -153,39 +162,58 @@ class Engine:
             self._flags.set_stop_of_nodes(transfer.largest_stop())
 
     def _send(self) -> None:
-        self._sending = [index for index in self._sending if not self._sends[index].Test()]
+        self._sending = [message for message in self._sending if not message.request.Test()]
         # about as much comes as goes; where less does, what was sent must have left first
         while self._queue and (self._ahead < WINDOW or not self._sending):
-            _, size, index = heapq.heappop(self._queue)
-            self._ahead += size
-            self._sending.append(index)
-            self._sends[index].Start()
+            message = heapq.heappop(self._queue)
+            self._ahead += message.size
+            self._sending.append(message)
+            message.request.Start()
 
-    def _advance(self) -> bool:
-        """Add up, or update, one bucket."""
-        if self._clipping is None:
-            return self._update(self._complete)
-        return self._add_up(self._clipping) or (
-            self._know_norm(self._clipping) and self._update(self._summed)
-        )
-
-    def _add_up(self, clipping: Clipping) -> bool:
+    def _add_up(self) -> bool:
+        """The sum of the pieces of one bucket; where nothing stands against it, the update, too."""
         if not self._complete:
             return False
-        number, transfer = heapq.heappop(self._complete)
+        if self._complete[0][1].updates_in_place and not self._is_backward_done():
+            return False
+        _, transfer = heapq.heappop(self._complete)
         transfer.add_up()
-        transfer.sum_squares(clipping.squares)
-        heapq.heappush(self._summed, (number, transfer))
+        if transfer.updates_at_once:
+            self._update(transfer, None)
+        else:
+            self._enqueue(self._sums_out[transfer.number])
+            self._sum_came(transfer, self._node)
+        return True
+
+    def _sum_came(self, transfer: Transfer, node: int) -> None:
+        """A part of the sum, of this node or from another."""
+        self._parts[transfer.number] -= 1
+        if self._parts[transfer.number]:
+            return
         self._unsummed -= 1
+        if transfer.updates:
+            if self._clipping is not None:
+                transfer.sum_squares(self._clipping.squares)
+            heapq.heappush(self._summed, (transfer.number, transfer))
         if not self._unsummed:
             self._flags.buckets_summed(self._step)
+
+    def _update_one(self) -> bool:
+        """Update from a sum that was waiting for other parts, or for the norm."""
+        if self._clipping is not None and not self._know_norm(self._clipping):
+            return False
+        if not self._summed:
+            return False
+        if not self._summed[0][1].is_packed and not self._is_backward_done():
+            return False
+        self._update(heapq.heappop(self._summed)[1], self._factor)
         return True
 
     def _know_norm(self, clipping: Clipping) -> bool:
         """Whether the norm of the whole gradient is known."""
-        if not self._summed or self._unsummed:
-            return False
         flags, step = self._flags, self._step
+        if self._unsummed:
+            return False
         if self._is_leader and not flags.is_norm_known(step) and flags.all_summed(step):
             assert clipping.exchange is not None
             flags.sync()
@@ -195,27 +223,23 @@ class Engine:
             return False
         if self._normed < step:
             flags.sync()
-            self._factor = clipping.factor(self._transfers[0].gradient.dtype)
+            self._factor = clipping.factor()
             self._normed = step
         return True
 
-    def _update(self, ready: list[tuple[int, Transfer]]) -> bool:
-        """Update the own region of one bucket, and send it where others do not do so themselves."""
-        if not ready or not (ready[0][1].returns or self._is_backward_done()):
-            return False
-        number, transfer = heapq.heappop(ready)
-        if self._clipping is None:
-            transfer.add_up()
-        elif self._factor is not None:
-            np.multiply(transfer.gradient, self._factor, out=transfer.gradient)
-        transfer.update(self._rule)
-        if not transfer.returns:
+    def _update(self, transfer: Transfer, factor: np.floating | None) -> None:
+        """New weights of one bucket, to be installed here and sent."""
+        transfer.update(self._rule, factor)
+        self._enqueue(self._weights_out[transfer.number])
+        if self._node in transfer.installs:
+            heapq.heappush(self._new, (transfer.number, self._node, transfer))
+        elif not transfer.is_packed:
             self._region_done(transfer)
-            return True
-        for index in self._weights_out[number]:
-            heapq.heappush(self._queue, (2 * number, self._sizes[index], index))
-        heapq.heappush(self._new, (number, self._node, transfer))
-        return True
+
+    def _weights_came(self, transfer: Transfer, node: int) -> None:
+        heapq.heappush(self._new, (transfer.number, node, transfer))
+        if node == 0:
+            self._enqueue(self._passed_on[transfer.number])
 
     def _install(self) -> bool:
         """The new weights of one region, to where the passes read them."""
@@ -227,8 +251,8 @@ class Engine:
         return True
 
     def _region_done(self, transfer: Transfer) -> None:
-        self._old_regions[transfer.number] -= 1
-        if not self._old_regions[transfer.number]:
+        self._old[transfer.number] -= 1
+        if not self._old[transfer.number]:
             self._flags.bucket_done(transfer.number, self._step)
             self._open -= 1
 
@@ -238,36 +262,53 @@ class Engine:
 
     # --- messages ------------------------------------------------------------------------------
 
+    def _enqueue(self, messages: Sequence[Outgoing]) -> None:
+        for message in messages:
+            heapq.heappush(self._queue, message)
+
     def _make_requests(self, comm: Communicator, own: Ownership) -> None:
         """Persistent requests, to and from whoever handles the same buckets on other nodes."""
         self._sends: list[MPI.Prequest] = []
-        self._sizes: list[int] = []
         self._receives: list[MPI.Prequest] = []
-        self._incoming: list[tuple[Transfer, int, bool]] = []
-        self._pieces_out: dict[int, list[int]] = {}
-        self._weights_out: dict[int, list[int]] = {}
+        self._incoming: list[tuple[Callable[[Transfer, int], None], Transfer, int, int]] = []
+        self._pieces_out: dict[int, list[Outgoing]] = {}
+        self._sums_out: dict[int, list[Outgoing]] = {}
+        self._weights_out: dict[int, list[Outgoing]] = {}
+        self._passed_on: dict[int, list[Outgoing]] = {}
         for transfer in self._transfers:
-            partner = [own.handler(node, transfer.number) for node in range(comm.nodes)]
-            tag = 2 * transfer.number
-            self._pieces_out[transfer.number] = [
-                self._add_send(comm.mpi.Send_init(message.bytes, partner[node], tag), message.bytes)
-                for node, message in transfer.pieces_out.items()
-            ]
-            self._weights_out[transfer.number] = [
-                self._add_send(
-                    comm.mpi.Send_init(transfer.weights_out, partner[node], tag + 1),
-                    transfer.weights_out,
-                )
-                for node in transfer.weights_to
-            ]
-            for node, message in transfer.pieces_in.items():
-                self._receives.append(comm.mpi.Recv_init(message.bytes, partner[node], tag))
-                self._incoming.append((transfer, node, False))
-            for node, weights in transfer.weights_in.items():
-                self._receives.append(comm.mpi.Recv_init(weights, partner[node], tag + 1))
-                self._incoming.append((transfer, node, True))
+            pieces = [(node, message.bytes) for node, message in transfer.pieces_out.items()]
+            sums = [] if transfer.sums_out is None else [(0, transfer.sums_out)]
+            for kind, known, outgoing in (
+                (0, self._pieces_out, pieces),
+                (1, self._sums_out, sums),
+                (2, self._weights_out, transfer.weights_out),
+                (2, self._passed_on, transfer.passes_on),
+            ):
+                known[transfer.number] = [
+                    self._outgoing(comm, own, transfer.number, kind, node, buffer)
+                    for node, buffer in outgoing
+                    if buffer.size
+                ]
+            for kind, take_in, incoming in (
+                (0, self._pieces_came, [(n, m.bytes) for n, m in transfer.pieces_in.items()]),
+                (1, self._sum_came, list(transfer.sums_in.items())),
+                (2, self._weights_came, list(transfer.weights_in.items())),
+            ):
+                for node, buffer in incoming:
+                    source, tag = own.handler(node, transfer.number), KINDS * transfer.number + kind
+                    self._receives.append(comm.mpi.Recv_init(buffer, source, tag))
+                    self._incoming.append((take_in, transfer, node, buffer.nbytes))
 
-    def _add_send(self, request: "MPI.Prequest", buffer: np.ndarray) -> int:
+    def _outgoing(
+        self,
+        comm: Communicator,
+        own: Ownership,
+        number: int,
+        kind: int,
+        node: int,
+        buffer: np.ndarray,
+    ) -> Outgoing:
+        tag = KINDS * number + kind
+        request = comm.mpi.Send_init(buffer, own.handler(node, number), tag)
         self._sends.append(request)
-        self._sizes.append(buffer.nbytes)
-        return len(self._sends) - 1
+        return Outgoing(tag - 2 * kind, len(self._sends), request, buffer.nbytes)

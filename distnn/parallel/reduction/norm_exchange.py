@@ -1,20 +1,21 @@
 """The norm of a gradient whose parts are summed on several nodes: one small message each way."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
-from distnn.parallel.reduction.buckets import Bucket
+from distnn.parallel.reduction.buckets import Bucket, Region
 from distnn.parallel.reduction.exchange import Layout
-from distnn.parallel.reduction.transfer import owned_regions
+from distnn.parallel.reduction.transfer import KINDS, Roles
 
 
 class NormExchange:
     """The leader's share: the node's squares go to all leaders, theirs come.
 
     Args:
+        roles: of the nodes, of a bucket.
         squares: (granules,) of the whole vector, in the node's shared memory.
     """
 
@@ -24,18 +25,24 @@ class NormExchange:
         layout: Layout,
         buckets: Sequence[Bucket],
         squares: np.ndarray,
+        roles: Callable[[Region, int], Roles],
     ) -> None:
         self._squares, self._sent = squares, False
-        tag = 2 * len(buckets)  # after those of the buckets
-        others = [node for node in range(comm.nodes) if node != comm.node and comm.nodes > 2]
+        tag = KINDS * len(buckets)  # after those of the buckets
         granules = {
             node: np.concatenate([
-                owned_regions(bucket.region, comm.nodes)[node].granules(layout.ends)
+                roles(bucket.region, comm.nodes).updates[node].granules(layout.ends)
                 for bucket in buckets
             ])
             for node in range(comm.nodes)
         }  # fmt: skip
         self._own = granules[comm.node]
+        # nodes that update nothing need no norm, and two nodes that both update all know it
+        others = [
+            node
+            for node, theirs in granules.items()
+            if len(theirs) and len(self._own) and not np.array_equal(theirs, self._own)
+        ]
         self._out = np.zeros(len(self._own))
         self._coming = [(granules[node], np.zeros(len(granules[node]))) for node in others]
         leaders = [comm.node_ranks[node][0] for node in others]

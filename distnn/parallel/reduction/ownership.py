@@ -13,10 +13,12 @@ class Ownership:
     Attributes:
         slices: S.
         node_ranks: for every node, its first rank and one past its last.
+        rank0_updates: whether rank 0 alone updates the weights.
     """
 
     slices: int
     node_ranks: list[tuple[int, int]]
+    rank0_updates: bool = False
 
     @property
     def ranks(self) -> int:
@@ -38,7 +40,8 @@ class Ownership:
     def handler(self, node: int, bucket: int) -> int:
         """The rank of a node that handles a bucket."""
         first, end = self.node_ranks[node]
-        return first + bucket % (end - first)
+        alone = self.rank0_updates and node == 0
+        return first if alone else first + bucket % (end - first)
 
     def node_pieces(self, node: int) -> list[tree.Node]:
         """The pieces of a node's whole run of slices: what other nodes need to know of it."""

@@ -29,7 +29,7 @@ def make_exchange(
     if reduce == "mpi":
         return AllreduceExchange(memory, layout, sharded=update == "sharded", clip_norm=clip_norm)
     if memory.comm.nodes > 1:
-        return BucketExchange(memory, layout, clip_norm=clip_norm)
+        return BucketExchange(memory, layout, sharded=update == "sharded", clip_norm=clip_norm)
     return NodeExchange(memory, layout, sharded=update == "sharded", clip_norm=clip_norm)
 
 
