@@ -96,14 +96,13 @@ def _train(
     from distnn.training.consistency import mixed_ranks_message
     from distnn.training.factory import build_network, build_optimizer
     from distnn.training.loading import Shape, load
-    from distnn.training.session import needed_bytes
+    from distnn.training.session import shared_bytes
     from distnn.training.trainer import Trainer, TrainingData
 
     config, shape = TrainConfig.from_dict(shared["config"]), Shape(**shared["shape"])
     comm.status.stall_timeout = config.stall_timeout
     network, optimizer = build_network(config, shape), build_optimizer(config)
-    slices, data_bytes = config.slices or comm.size, shape.bytes(network.dtype)
-    needed = needed_bytes(network, optimizer, comm, slices, config.update, data_bytes)
+    needed = shared_bytes(network, optimizer, comm, config) + shape.bytes(network.dtype)
     comm = comm.with_memory(needed)
     train_set, test_set = load(comm, SharedMemory(comm), shape, loader, network.dtype)
     if mixed := mixed_ranks_message(comm):

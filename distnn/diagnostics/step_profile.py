@@ -1,68 +1,55 @@
-"""A session taken apart: the same step, with a stopwatch around its organs.
+"""Where a step's time goes: the phases that a session and its exchange enter, on a stopwatch."""
 
-The organs are replaced from outside, and put back, so that a step that nobody measures has no
-hook in it.
-"""
-
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from distnn.diagnostics.stopwatch import Stopwatch
-from distnn.nn import products
-from distnn.parallel.reduction import cache_lines, ordered_sum
-from distnn.training.dataset import Dataset
+from distnn.nn.layout import Array
+from distnn.nn.products import Product
 from distnn.training.session import Session
 
-PARTS = ("product", "elementwise", "wait", "sum", "update", "input", "rest")
+PHASES = ("product", "elementwise", "wait", "sum", "update", "input", "rest")
+
+
+class StepProfile:
+    """Seconds of this rank by phase; at any time it is in one phase.
+
+    product: matrix products; elementwise: the rest of the two passes; wait: for other ranks, and
+    for their part of the work where one rank updates alone; sum: of gradients, and between nodes
+    what is done for the exchange; update: the optimizer's rule; input: the batch's rows; rest: what
+    is between them. What a thread does beside the passes is not seen.
+
+    Attributes:
+        seconds: by phase.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self._phase, self._since = "rest", time.perf_counter()
+
+    def enter(self, phase: str) -> None:
+        """This rank is in a phase from now on."""
+        now = time.perf_counter()
+        self.seconds[self._phase] += now - self._since
+        self._phase, self._since = phase, now
+
+    def timed(self, product: Product) -> Product:
+        """The matrix product as a phase of its own; the passes are elementwise after it."""
+
+        def timed_product(X: Array, Y: Array, out: Array) -> None:
+            self.enter("product")
+            product(X, Y, out)
+            self.enter("elementwise")
+
+        return timed_product
 
 
 @contextmanager
-def opened(session: Session, samples: Dataset) -> Iterator[Stopwatch]:
-    """Inside the context every step of the session is timed by its `PARTS`.
-
-    product: matrix products; elementwise: the rest of the two passes; wait: for other ranks, and
-    for their part of the work where one rank updates alone; sum: of gradients, with messages and
-    claims; update: the optimizer's rule; input: the batch's rows; rest: what is between them. Where
-    two nodes exchange beside the passes, only what the passes have to do for it and wait for is
-    seen: sums and updates are another thread's, or part of the waiting.
-    """
-    watch = Stopwatch()
-    barrier, exchange, passes = session.exchange.barrier, session.exchange, session.passes
-    organs: list[tuple[Any, str, str]] = [
-        (products, "product", "product"),
-        (passes, "forward", "elementwise"),
-        (passes, "backward", "elementwise"),
-        (barrier, "wait_all", "wait"),
-        (barrier, "wait_release", "wait"),
-        (exchange, "add_up", "sum"),
-        (exchange._reduction, "join", "sum"),
-        (exchange, "_reduce", "sum"),
-        (exchange, "_spread", "sum"),
-        (ordered_sum, "run", "sum"),
-        (cache_lines, "claim", "sum"),
-        (cache_lines, "copy", "sum"),
-        (samples, "gather", "input"),
-        (session, "step", "rest"),
-    ]
-    beside = exchange.overlap
-    if beside is not None:
-        organs += [(beside, "begin", "sum"), (beside, "ready", "sum"), (beside, "need", "wait")]
-    untimed = [(owner, name, vars(owner).get(name)) for owner, name, _ in organs]
-    for owner, name, part in organs:
-        setattr(owner, name, watch.around(part, getattr(owner, name)))
-    rule_of_step = session._rule
-
-    def timed_rule(*args: Any) -> Any:
-        rule, scale = rule_of_step(*args)
-        return watch.around("update", rule), scale
-
-    if beside is None:  # a stopwatch is one thread's
-        session._rule = timed_rule  # type: ignore[assignment, method-assign]
-    watch.seconds |= dict.fromkeys(PARTS, 0.0)
+def profiled(session: Session) -> Iterator[StepProfile]:
+    """Inside the context every step of the session is timed by its phases."""
+    profile = StepProfile()
+    session.attach(profile)
     try:
-        yield watch
+        yield profile
     finally:
-        vars(session).pop("_rule", None)
-        for owner, name, before in untimed:
-            delattr(owner, name) if before is None else setattr(owner, name, before)
+        session.attach(None)

@@ -8,7 +8,7 @@ import numpy as np
 
 from distnn.config.options import BenchConfig, TrainConfig
 from distnn.diagnostics import roofline
-from distnn.diagnostics.step_profile import PARTS, opened
+from distnn.diagnostics.step_profile import PHASES, profiled
 from distnn.nn.network import Network
 from distnn.parallel.comm.affinity import cores
 from distnn.parallel.comm.communicator import Communicator
@@ -116,9 +116,9 @@ def measure(comm: Communicator, case: Case, config: BenchConfig) -> dict[str, An
         whole, taken_apart, parts, limits = [], [], [], []
         for round_ in range(ROUNDS):
             whole.append(bench.run(steps))
-            with opened(bench.session, bench.samples) as watch:
+            with profiled(bench.session) as profile:
                 taken_apart.append(bench.run(steps))
-            parts.append(bench.of_all([watch.seconds[part] / steps for part in PARTS]))
+            parts.append(bench.of_all([profile.seconds[part] / steps for part in PHASES]))
             if round_ in (0, ROUNDS - 1):
                 limits.append(bench.limit())
     bench.close()
@@ -132,8 +132,8 @@ def measure(comm: Communicator, case: Case, config: BenchConfig) -> dict[str, An
         "slices": config.slices or comm.size,
         "seconds": seconds,
         "samples_per_second": case.batch / seconds,
-        "parts": dict(zip(PARTS, shares.mean(axis=0).tolist(), strict=True)),
-        "parts_of_rank": [dict(zip(PARTS, row, strict=True)) for row in shares.tolist()],
+        "parts": dict(zip(PHASES, shares.mean(axis=0).tolist(), strict=True)),
+        "parts_of_rank": [dict(zip(PHASES, row, strict=True)) for row in shares.tolist()],
         "limit": least,
         "ratio": seconds / least,
     }

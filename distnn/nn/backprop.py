@@ -11,35 +11,62 @@ Document 002, eq. (1) and (2), with the rows of a batch in place of its single p
 sections 1.2 and 2.3).
 """
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from distnn.nn import products
 from distnn.nn.activations import ACTIVATIONS, Space, make_space
 from distnn.nn.dropout import Dropout
-from distnn.nn.layout import Array, Block, aligned, blocks, grid
+from distnn.nn.layout import Array, Shapes, aligned, blocks, grid
 from distnn.nn.outputs import make_output
+from distnn.nn.products import Product
 
-if TYPE_CHECKING:
-    from distnn.nn.network import Network
+Hook = Callable[[int, int], None]
+"""Called with a layer, from 1, and the number of one of its blocks, from 0; see `layout.grid`."""
+
+
+class Model(Protocol):
+    """What a pass needs of a `Network`."""
+
+    layers: tuple[int, ...]
+    activation: str
+    output: str
+    loss: str
+    dropout: float
+    seed: int
+    dtype: np.dtype
+    shapes: Shapes
+
+    @property
+    def weights(self) -> list[Array]:
+        """``[W[1], ..., W[L]]``, wherever they lie at the time."""
 
 
 class SlicePass:
     """Forward and backward pass over up to ``rows`` batch items; nothing is allocated per step.
 
+    The products of a large layer are made in blocks, net inputs by columns of its weights and
+    gradients by rows, so that weights can be waited for and gradients sent to another machine block
+    by block. How BLAS computes an element depends on the product that it is a part of, so that
+    products are cut alike wherever a network is trained, by the shapes of its weights alone.
+
     Args:
-        network: whose weights are used, wherever they lie at the time.
+        network: whose weights are used.
         rows: the most rows a slice has.
+
+    Attributes:
+        product: ``product(X, Y, out)``, at first that of `products` in use.
 
     The result for b rows depends on their content and on b alone. A caller silences numpy's
     overflow and underflow warnings around its loop: exp may do either, and both are meant.
     """
 
-    def __init__(self, network: "Network", rows: int) -> None:
+    def __init__(self, network: Model, rows: int) -> None:
         self.network = network
         self.rows = rows
+        self.product: Product = products.product
         self._buffers = _Buffers(network, rows)
         self._views: dict[int, _Views] = {}
         self._dropout = Dropout(network.dropout, network.seed) if network.dropout > 0 else None
@@ -48,9 +75,8 @@ class SlicePass:
         self._transposed: list[Array] = []
         self._A0 = self._T = np.empty((0, 0), network.dtype)
         grids = [grid(shape, network.dtype.itemsize) for shape in network.shapes]
-        # the products of a large layer are cut, see `cuts`: by rows of its weights, and by columns
-        self._rows: list[Iterable[Block]] = [blocks(ends) for ends, _ in grids]
-        self._columns: list[Iterable[Block]] = [blocks(ends) for _, ends in grids]
+        self._rows = [blocks(row_ends) for row_ends, _ in grids]
+        self._columns = [blocks(column_ends) for _, column_ends in grids]
 
     def input(self, b: int) -> Array:
         """The input buffer A[0] (b, 1 + n_0), with its ones column."""
@@ -65,59 +91,63 @@ class SlicePass:
         """A[L] (b, n_L) of the last forward pass: good until the next."""
         return self._v.out.A
 
-    def forward(self, A0: Array, T: Array, dropout: tuple[int, int] | None = None) -> float:
+    def forward(
+        self,
+        A0: Array,
+        T: Array,
+        dropout: tuple[int, int] | None = None,
+        before_weights: Hook | None = None,
+    ) -> float:
         """Compute the outputs and the loss of b rows.
 
         Args:
             A0: (b, 1 + n_0) with its ones column: ``input(b)`` or a view of a data set.
             T: (b, n_L) targets. Both are looked at again by ``backward``.
             dropout: (step, slice) in training, to draw the masks from.
+            before_weights: called before a block of columns of a layer's weights is used.
 
         Returns:
             The loss, summed over the rows.
         """
         self._T = T
-        self._to_last_net_input(A0, dropout)
-        return self._v.out.loss(T) if len(A0) else 0.0
+        self._to_last_net_input(A0, dropout, before_weights)
+        return self._v.out.loss(T)
 
     def outputs(self, A0: Array) -> Array:
         """Compute the outputs A[L] (b, n_L) of b rows, without targets: good until the next."""
-        self._to_last_net_input(A0, None)
-        return self._v.out.activate() if len(A0) else self._v.out.A
+        self._to_last_net_input(A0, None, None)
+        return self._v.out.activate()
 
-    def backward(self, dW: Sequence[Array], scale: float | Array) -> None:
+    def backward(
+        self, dW: Sequence[Array], scale: float | Array, after_gradient: Hook | None = None
+    ) -> None:
         """Compute scale * dE/dW of the rows of the last forward pass, from the last layer down.
 
         Args:
             dW: matrices shaped as ``network.weights``, layer l at index l - 1; overwritten.
             scale: 1 / items of the whole batch, for gradients of the mean; quickest as a 0-d array.
+            after_gradient: called when a block of rows of a layer's gradient is complete.
         """
         v, layers = self._v, len(dW)
-        if not len(self._A0):
-            for gradient in dW:
-                gradient.fill(0)
-            return
         D = v.D
         v.out.sensitivity(self._T, D[layers], scale)
         for l in range(layers, 1, -1):
-            self._gradient(l, v.At[l - 1], D[l], dW[l - 1])
-            products.product(D[l], self._transposed[l - 1], D[l - 1])
+            self._gradient(l, v.At[l - 1], D[l], dW[l - 1], after_gradient)
+            self.product(D[l], self._transposed[l - 1], D[l - 1])
             if self._dropped:
                 np.multiply(D[l - 1], v.M[l - 1], D[l - 1])
             self._h.times_derivative(D[l - 1], v.H[l - 1], v.Z[l - 1], v.space[l - 1])
-        self._gradient(1, self._A0.T, D[1], dW[0])
+        self._gradient(1, self._A0.T, D[1], dW[0], after_gradient)
 
-    def _to_last_net_input(self, A0: Array, dropout: tuple[int, int] | None) -> None:
-        b = len(A0)
-        self._v = v = self._view(b)
+    def _to_last_net_input(
+        self, A0: Array, dropout: tuple[int, int] | None, before_weights: Hook | None
+    ) -> None:
+        self._v = v = self._view(len(A0))
         self._A0 = A0
         self._dropped = dropout is not None and self._dropout is not None
-        W = self._see_weights()
-        if not b:
-            return
-        A, last = A0, len(W)
+        A, last = A0, len(self._see_weights())
         for l in range(1, last):
-            self._net_input(l, A, v.Z[l])
+            self._net_input(l, A, v.Z[l], before_weights)
             self._h.value(v.Z[l], v.H[l], v.space[l])
             if dropout is not None and self._dropout is not None:
                 self._dropout.draw(*dropout, l, v.M[l])
@@ -125,22 +155,30 @@ class SlicePass:
             else:
                 np.copyto(v.A_inner[l], v.H[l])
             A = v.A[l]
-        self._net_input(last, A, v.out.Z)
+        self._net_input(last, A, v.out.Z, before_weights)
 
-    def _net_input(self, l: int, A: Array, out: Array) -> None:
+    def _net_input(self, l: int, A: Array, Z: Array, before_weights: Hook | None) -> None:
+        """Z[l] = A[l-1] @ W[l], by blocks of columns."""
         W = self._weights[l - 1]
-        for block in self._columns[l - 1]:
-            if block is None:
-                products.product(A, W, out)
+        for block, columns in enumerate(self._columns[l - 1]):
+            if before_weights is not None:
+                before_weights(l, block)
+            if columns is None:
+                self.product(A, W, Z)
             else:
-                products.product(A, W[:, block], out[:, block])
+                self.product(A, W[:, columns], Z[:, columns])
 
-    def _gradient(self, l: int, At: Array, D: Array, dW: Array) -> None:
-        for block in self._rows[l - 1]:
-            if block is None:
-                products.product(At, D, dW)
+    def _gradient(
+        self, l: int, At: Array, D: Array, dW: Array, after_gradient: Hook | None
+    ) -> None:
+        """dW[l] = A[l-1].T @ D[l], by blocks of rows."""
+        for block, rows in enumerate(self._rows[l - 1]):
+            if rows is None:
+                self.product(At, D, dW)
             else:
-                products.product(At[block], D, dW[block])
+                self.product(At[rows], D, dW[rows])
+            if after_gradient is not None:
+                after_gradient(l, block)
 
     def _view(self, b: int) -> "_Views":
         v = self._views.get(b)
@@ -164,7 +202,7 @@ class _Buffers:
     H. Index 0 and, for what only hidden layers have, index L are unused.
     """
 
-    def __init__(self, network: "Network", rows: int) -> None:
+    def __init__(self, network: Model, rows: int) -> None:
         dtype, hidden = network.dtype, network.layers[1:-1]
         from_net_input = ACTIVATIONS[network.activation].from_net_input
         nothing = np.empty((0, 0), dtype)
@@ -188,7 +226,7 @@ class _Buffers:
 class _Views:
     """The first b rows of every buffer. Made once for each b: there are two or three."""
 
-    def __init__(self, buffers: _Buffers, network: "Network", b: int) -> None:
+    def __init__(self, buffers: _Buffers, network: Model, b: int) -> None:
         self.A0, self.T = buffers.A0[:b], buffers.T[:b]
         self.A = [A[:b] for A in buffers.A]
         self.A_inner = [A[:b, 1:] for A in buffers.A]

@@ -19,7 +19,7 @@ from distnn.nn import products
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer
 from distnn.parallel.comm.communicator import Communicator
-from distnn.parallel.reduction.reductions import SAME_ON_ANY_RANKS
+from distnn.parallel.reduction.strategies import SAME_ON_ANY_RANKS
 from distnn.run.fingerprint import differences, fingerprint
 
 # Of rank 0's files and display, or, as the BLAS, taken from rank 0.

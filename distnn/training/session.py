@@ -1,4 +1,4 @@
-"""One network being trained by one comm: the vectors, the passes and the position reached.
+"""One training on all ranks: the vectors, the passes and the position reached.
 
 This is where a batch goes through: its rows are gathered slice by slice, back-propagated into
 gradient vectors, and the exchange turns those into new weights.
@@ -6,7 +6,7 @@ gradient vectors, and the exchange turns those into new weights.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from distnn.config.options import TrainConfig
 from distnn.data.order import epoch_order
 from distnn.errors import DivergenceError, InputError
+from distnn.nn import products
 from distnn.nn.backprop import SlicePass
-from distnn.nn.cuts import HookedPass
 from distnn.nn.layout import grid
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer, descend
+from distnn.nn.products import Product
 from distnn.nn.schedules import factor
 from distnn.parallel.comm.communicator import Communicator
-from distnn.parallel.comm.shared_memory import SharedMemory
-from distnn.parallel.reduction.exchange import Exchange, Rule
+from distnn.parallel.comm.shared_memory import SharedMemory, needed_bytes
+from distnn.parallel.reduction.exchange import Layout, Phase, Rule, no_phase
 from distnn.parallel.reduction.loss_sums import LossSums
-from distnn.parallel.reduction.ownership import Ownership
 from distnn.parallel.reduction.partition import slice_rows
-from distnn.parallel.reduction.tree import SliceTask
+from distnn.parallel.reduction.strategies import make_exchange, shared_by_node
 from distnn.run.position import Position
 from distnn.training.dataset import Dataset
 
@@ -38,12 +38,24 @@ MARGIN = 1 << 20  # bytes of shared memory for what is small, and for whole page
 class SliceWork(NamedTuple):
     """One of this rank's slices of a batch of a certain size: the views are made once for each."""
 
-    task: SliceTask
+    number: int
     lo: int
     hi: int
     A0: Array
     T: Array
     dW: list[Array]
+    additions: list[tuple[Array, Array]]
+    is_last: bool
+
+
+class Profiler(Protocol):
+    """What measures a step's phases, see `diagnostics.step_profile`."""
+
+    def enter(self, phase: str) -> None:
+        """This rank is in a phase from now on."""
+
+    def timed(self, product: Product) -> Product:
+        """The matrix product as a phase of its own."""
 
 
 class Session:
@@ -73,22 +85,19 @@ class Session:
         self._is_plain = optimizer.is_plain and config.clip_norm is None
         self._scale = np.array(1, network.dtype)  # of the gradients, at this step
         self._home = network.vector if network.has_weights else None
+        self._phase: Phase = no_phase
         self.memory = SharedMemory(comm)
-        self.exchange = Exchange(
+        self.exchange = make_exchange(
             self.memory,
-            network.size,
-            network.dtype,
-            self.slices,
-            state=optimizer.state,
+            layout_of(network, optimizer, self.slices),
             reduce=config.reduce,
-            sharded=config.update == "sharded",
+            update=config.update,
             clip_norm=config.clip_norm,
-            grids=[grid(shape, network.dtype.itemsize) for shape in network.shapes],
         )
         self.passes: SlicePass
         self._gradients = [network.views(vector) for vector in self.exchange.vectors]
-        self._work_on: dict[int, list[SliceWork]] = {}
-        self._tally = LossSums(comm, self.exchange.ownership)
+        self._work: dict[int, list[SliceWork]] = {}
+        self._loss_sums = LossSums(comm, self.exchange.ownership)
         self._order_memory = SharedMemory(comm)
         self._order = np.empty(0, np.intp)
 
@@ -116,11 +125,10 @@ class Session:
             state: on rank 0, the optimizer's state vectors by name.
             position: on every rank, the position reached.
         """
-        for name, vector in self.exchange.state.items():
-            if self.comm.is_first:
+        if self.comm.is_first:
+            for name, vector in self.exchange.state.items():
                 vector[:] = state[name]
-            if self.exchange.everywhere:
-                self.comm.broadcast_among_leaders(vector)
+        self.exchange.share_state()
         self.position = dataclasses.replace(position)
 
     def collect_state(self) -> None:
@@ -132,114 +140,101 @@ class Session:
         self.exchange.close()
         home = np.empty_like(self.exchange.weights) if self._home is None else self._home
         home[:] = self.exchange.weights
-        self.comm.node_comm.Barrier()
+        self.exchange.barrier.wait()
         self.network.bind(home)
         self._order_memory.close()
         self.memory.close()
 
     def end_thread(self) -> None:
         """The thread beside this rank ends, also after an error of this rank alone."""
-        if self.exchange.overlap is not None:
-            self.exchange.overlap.end_thread()
+        self.exchange.end_thread()
 
     # --- the loop ------------------------------------------------------------------------------
 
-    def begin_epoch(self, samples: Dataset) -> int:
+    def begin_epoch(self, dataset: Dataset) -> int:
         """Draw the order of the epoch that is under way; its number of steps."""
-        if len(self._order) != len(samples):
+        if len(self._order) != len(dataset):
             self._order_memory.close()
-            self._order = self._order_memory.array((len(samples),), np.intp)
-            items = min(self.config.batch_size, len(samples))
-            self.passes = self._make_pass(-(-items // self.slices))
-            self._work_on.clear()
+            self._order = self._order_memory.array((len(dataset),), np.intp)
+            items = min(self.config.batch_size, len(dataset))
+            self.passes = SlicePass(self.network, -(-items // self.slices))
+            self._work.clear()
         if self.comm.node_rank == 0:
-            epoch_order(len(samples), self.config.seed, self.position.epoch, self._order)
+            epoch_order(len(dataset), self.config.seed, self.position.epoch, self._order)
         self.exchange.barrier.wait()
-        return -(-len(samples) // self.config.batch_size)
+        return -(-len(dataset) // self.config.batch_size)
 
-    def step(self, samples: Dataset, steps_total: int, word: int = 0) -> int:
+    def step(self, dataset: Dataset, steps_total: int, stop: int = 0) -> int:
         """One batch, one update.
 
         Args:
             steps_total: of the whole training, for the schedule.
-            word: what this rank has to tell the others.
+            stop: this rank's stop request, 0 for none.
 
         Returns:
-            The largest word of all ranks.
+            The largest stop request of all ranks, see `Exchange.finish`.
         """
-        start = self.position.step * self.config.batch_size
+        position, passes, exchange, phase = self.position, self.passes, self.exchange, self._phase
+        start = position.step * self.config.batch_size
         batch = self._order[start : start + self.config.batch_size]
-        t = self.position.steps + 1
-        self._rate = rate = self.learning_rate(t, steps_total)
-        rule, scale = self._rule(t, rate)
+        t = position.steps + 1
+        rule, scale = self._rule(t, self.learning_rate(t, steps_total))
         self._scale[()] = scale / len(batch)
-        if self.exchange.overlap is None:
-            self._back_propagate(samples, batch)
-            word = self.exchange.step(rule, word)
-        else:
-            word = self._step_overlapped(samples, batch, rule, word)
-        self.position.step += 1
-        self.position.steps = t
+        for work in self._work.get(len(batch)) or self._prepare(len(batch)):
+            phase("input")
+            dataset.gather(batch[work.lo : work.hi], work.A0, work.T)
+            phase("elementwise")
+            dropout = position.steps, work.number
+            loss = passes.forward(work.A0, work.T, dropout, exchange.before_weights)
+            if work.is_last:
+                exchange.start(rule, stop)
+            after_gradient = exchange.after_gradient if work.is_last else None
+            passes.backward(work.dW, self._scale, after_gradient)
+            phase("sum")
+            self._loss_sums.put(work.number, loss)
+            for left, right in work.additions:
+                np.add(left, right, out=left)
+        stop = exchange.finish()
+        phase("rest")
+        position.step += 1
+        position.steps = t
         self.comm.status.step(t)
-        if self._tally.full:
+        self._loss_sums.next_step()
+        if self._loss_sums.full:
             self.collect_losses(steps_total)
-        return word
+        return stop
+
+    def attach(self, profiler: Profiler | None) -> None:
+        """Have the phases of all steps from now on measured; None: no longer."""
+        self._phase = self.exchange.phase = no_phase if profiler is None else profiler.enter
+        self.passes.product = profiler.timed(products.product) if profiler else products.product
 
     def _rule(self, t: int, rate: float) -> tuple[Rule, float]:
         """The update rule of step t, and what the mean gradients are multiplied with for it."""
+        self._rate = rate
         if self._is_plain:
             return descend, rate
         return self.optimizer.rule(t, rate, self.network.dtype), 1.0
 
-    def _back_propagate(self, samples: Dataset, batch: NDArray[np.intp]) -> None:
-        """The gradients of this rank's slices of the batch, added up as far as they are here."""
-        items, slice_pass, step = len(batch), self.passes, self.position.steps
-        scale = self._scale
-        for task, lo, hi, A0, T, dW in self._work_on.get(items) or self._prepare(items):
-            samples.gather(batch[lo:hi], A0, T)
-            loss = slice_pass.forward(A0, T, (step, task.slice))
-            slice_pass.backward(dW, scale)
-            self._tally.put(task.slice, loss)
-            self.exchange.add_up(task)
-        self._tally.next_step()
-
     def _prepare(self, items: int) -> list[SliceWork]:
         """This rank's slices of a batch of so many items: there are two sizes at most."""
-        work = []
+        work, vectors = [], self.exchange.vectors
         for task in self.exchange.tasks:
             lo, hi = slice_rows(task.slice, self.slices, items)
-            A0, T = self.passes.input(hi - lo), self.passes.target(hi - lo)
-            work.append(SliceWork(task, lo, hi, A0, T, self._gradients[task.vector]))
-        self._work_on[items] = work
+            work.append(
+                SliceWork(
+                    task.slice,
+                    lo,
+                    hi,
+                    self.passes.input(hi - lo),
+                    self.passes.target(hi - lo),
+                    self._gradients[task.vector],
+                    [(vectors[left], vectors[right]) for left, right in task.additions],
+                    task is self.exchange.tasks[-1],
+                )
+            )
+        self._work[items] = work
         return work
-
-    def _step_overlapped(
-        self, samples: Dataset, batch: NDArray[np.intp], rule: Rule, word: int
-    ) -> int:
-        """The same, with the exchange beside the passes; the largest word of the step before."""
-        overlap, tasks = self.exchange.overlap, self.exchange.tasks
-        assert overlap is not None
-        assert isinstance(self.passes, HookedPass)
-        largest = 0
-        work, step = self._work_on.get(len(batch)) or self._prepare(len(batch)), self.position.steps
-        for task, lo, hi, A0, T, dW in work:
-            self.passes.announces = task is tasks[-1]
-            samples.gather(batch[lo:hi], A0, T)
-            loss = self.passes.forward(A0, T, (step, task.slice))
-            if self.passes.announces:
-                largest = overlap.begin(rule, word)
-            self.passes.backward(dW, self._scale)
-            self._tally.put(task.slice, loss)
-            if not self.passes.announces:
-                self.exchange.add_up(task)
-        self._tally.next_step()
-        return largest
-
-    def _make_pass(self, rows: int) -> SlicePass:
-        overlap = self.exchange.overlap
-        if overlap is None:
-            return SlicePass(self.network, rows)
-        return HookedPass(self.network, rows, overlap)
 
     def learning_rate(self, t: int, steps_total: int) -> float:
         """The learning rate of step t = 1, 2, ..."""
@@ -252,7 +247,7 @@ class Session:
         Raises:
             DivergenceError: on every rank, if one of them is not finite.
         """
-        losses = self._tally.take()
+        losses = self._loss_sums.take()
         first = self.position.steps - len(losses) + 1
         for t, loss in enumerate(losses.tolist(), first):
             if not np.isfinite(loss):
@@ -262,11 +257,11 @@ class Session:
                 raise DivergenceError(self._divergence(what, rate))
             self.position.loss += loss
 
-    def end_epoch(self, samples: Dataset, steps_total: int) -> float:
+    def end_epoch(self, dataset: Dataset, steps_total: int) -> float:
         """Close the epoch; its training loss, the mean over the items as they were trained on."""
         self.exchange.flush()
         self.collect_losses(steps_total)
-        loss = self.position.loss / len(samples)
+        loss = self.position.loss / len(dataset)
         self.position.epoch += 1
         self.position.step, self.position.loss = 0, 0.0
         return loss
@@ -342,10 +337,15 @@ def empty_slices_message(size: int, slices: int) -> str:
     )
 
 
-def needed_bytes(
-    network: Network, optimizer: Optimizer, comm: Communicator, slices: int, update: str, data: int
+def layout_of(network: Network, optimizer: Optimizer, slices: int) -> Layout:
+    """The vectors of a training."""
+    grids = tuple(grid(shape, network.dtype.itemsize) for shape in network.shapes)
+    return Layout(grids, network.dtype, slices, tuple(optimizer.state))
+
+
+def shared_bytes(
+    network: Network, optimizer: Optimizer, comm: Communicator, config: TrainConfig
 ) -> int:
-    """About what a node shares: `data` bytes of data sets, and the vectors of a session."""
-    own = Ownership(network.size, slices, comm.node_ranks, update == "sharded")
-    vectors = own.shared_elements(comm.node, len(optimizer.state)) * network.dtype.itemsize
-    return data + vectors + MARGIN
+    """What a node shares for the vectors of a session, and a margin for what is small."""
+    layout = layout_of(network, optimizer, config.slices or comm.size)
+    return needed_bytes(shared_by_node(layout, comm, config.reduce)) + MARGIN

@@ -66,9 +66,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_items_as_they_were_trained_on() -
 def test_a_step_of_sgd_is_its_formula(clip: float | None, decay: float) -> None:
     """w - lr (g + decay w), g shortened to `clip`: also where lr is in the gradients already."""
     comm, network = Communicator(), Network([3, 4, 2], dtype="float64", seed=1)
-    plan = TrainConfig(
-        batch_size=8, slices=5, seed=3, schedule="linear", warmup=2, clip_norm=clip_norm
-    )
+    plan = TrainConfig(batch_size=8, slices=5, seed=3, schedule="linear", warmup=2, clip_norm=clip)
     one = Session(comm, network, SGD(0.5, weight_decay=decay), plan)
     one.start(None)
     samples = data(comm, 20, network)

@@ -13,7 +13,6 @@ what the leader makes of it.
 
 import os
 import time
-from collections.abc import Callable
 
 import numpy as np
 
@@ -106,27 +105,6 @@ class Barrier:
         if not self.is_leader:
             return self.wait_release()
         stop = self.wait_all(stop)
-        self.release(stop)
-        return stop
-
-    def meet(
-        self,
-        stop: int = 0,
-        alone: Callable[[int], int] | None = None,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> int:
-        """`wait`, with work of this rank's after it arrived and of the leader's before it releases.
-
-        To be removed with its last caller, `reduction.exchange`.
-        """
-        self.arrive(stop)
-        if meanwhile is not None:
-            meanwhile()
-        if not self.is_leader:
-            return self.wait_release()
-        stop = self.wait_all(stop)
-        if alone is not None:
-            stop = alone(stop)
         self.release(stop)
         return stop
 

@@ -1,4 +1,4 @@
-"""A thread that lets things move while the main thread computes.
+"""A thread that makes MPI progress while the main thread computes.
 
 MPI moves data when it is called, and a large product calls nobody for tens of milliseconds.
 """
@@ -17,14 +17,16 @@ class ProgressThread:
 
     Args:
         work: returns whether it did something; called by one thread at a time.
+        start: False leaves all work to those who call `work`, where MPI allows one thread only.
     """
 
-    def __init__(self, work: Callable[[], bool]) -> None:
+    def __init__(self, work: Callable[[], bool], *, start: bool = True) -> None:
         self._work, self._lock = work, threading.Lock()
         self._awake, self._closed = threading.Event(), False
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._run, name="distnn progress", daemon=True)
+        if start:
+            self._thread.start()
 
     def work(self, work: Callable[[], bool]) -> bool:
         """Do a piece here and now, while the thread does not; whether there was something to do.
@@ -49,7 +51,8 @@ class ProgressThread:
         """End the thread."""
         self._closed = True
         self._awake.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
         try:

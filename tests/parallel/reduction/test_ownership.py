@@ -3,10 +3,10 @@
 import itertools
 
 import pytest
+from distnn.parallel.reduction.blocks import GRANULE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distnn.parallel.reduction.blocks import GRANULE
 from distnn.parallel.reduction.ownership import Ownership
 
 

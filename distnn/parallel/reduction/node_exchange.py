@@ -1,0 +1,233 @@
+"""The exchange of one node: sums and updates in memory that its ranks share."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from distnn.parallel.comm.shared_memory import SharedMemory
+from distnn.parallel.reduction import cache_lines, ordered_sum
+from distnn.parallel.reduction.cache_lines import CacheLines
+from distnn.parallel.reduction.exchange import Exchange, Layout
+from distnn.parallel.reduction.gradients import PrivateGradients, SharedGradients
+from distnn.parallel.reduction.granules import (
+    Squares,
+    block_ranges,
+    clip_factor,
+    norm,
+    part,
+    plan_squares,
+    sum_squares,
+)
+
+
+class Block(NamedTuple):
+    """One block of a rank's own part: views made once, so that a step only computes."""
+
+    lines: list[np.ndarray]  # of the other ranks' gradients, see `cache_lines`
+    additions: list[ordered_sum.Addition]
+    gradient: np.ndarray
+    weights: np.ndarray
+    state: tuple[np.ndarray, ...]
+    scratch: tuple[np.ndarray, ...]
+    copies: list[np.ndarray]  # where other ranks get the new weights, see `cache_lines`
+    squares: Squares
+
+
+class NodeExchange(Exchange):
+    """Ranks that share memory. No message is sent.
+
+    Every rank writes the partial sums of its slices where the others read them. The owner of a part
+    of the vector adds them up in the order of the tree, block by block, and updates the weights of
+    that part. With `sharded` each rank owns a part, else the leader owns all.
+    """
+
+    def __init__(
+        self,
+        memory: SharedMemory,
+        layout: Layout,
+        *,
+        sharded: bool,
+        clip_norm: float | None,
+    ) -> None:
+        super().__init__(memory, layout)
+        self._sharded, self._clip_norm = sharded, clip_norm
+        self._gradients = self._make_gradients(memory)
+        self.tasks, self.vectors = self._gradients.tasks, self._gradients.vectors
+        self._lo, self._hi = self._part(self.comm.node_rank)
+        self._squares = memory.array((len(layout.ends),), np.float64)
+        self._shared = memory.array((layout.size,), layout.dtype)
+        self.weights, self._lines = self._place_weights(memory)
+        self.state = {name: memory.array((layout.size,), layout.dtype) for name in layout.state}
+        self._blocks = self._plan_blocks()
+
+    def finish(self) -> int:
+        """Sum the gradients of all ranks and update the weights; see `Exchange.finish`."""
+        if self.comm.node_size == 1:
+            self._update()
+        elif self._sharded:
+            self._ranks_update_their_parts()
+        else:
+            self._leader_updates()
+        return self._stop
+
+    def _leader_updates(self) -> None:
+        barrier, phase = self.barrier, self.phase
+        barrier.arrive(self._stop)
+        self._lines.take_weights()
+        phase("wait")
+        if barrier.is_leader:
+            self._stop = barrier.wait_all(self._stop)
+            self._update()
+            barrier.release(self._stop)
+        else:
+            self._stop = barrier.wait_release()
+        phase("sum")
+        self._lines.receive_weights()
+
+    def _ranks_update_their_parts(self) -> None:
+        barrier, phase = self.barrier, self.phase
+        barrier.arrive(self._stop)
+        self._lines.take_weights()
+        phase("wait")
+        if barrier.is_leader:
+            self._stop = barrier.wait_all(self._stop)
+            barrier.release(self._stop)
+        else:
+            self._stop = barrier.wait_release()
+        self._update()
+        phase("wait")
+        barrier.wait()
+        phase("sum")
+        self._lines.receive_weights()
+
+    def _update(self) -> None:
+        """Sum and update the owned part, block by block."""
+        rule, phase = self._rule, self.phase
+        if self._clip_norm is not None:
+            self._update_clipped(self._clip_norm)
+            return
+        for block in self._blocks:
+            phase("sum")
+            self._add_up(block)
+            phase("update")
+            rule(block.weights, block.gradient, block.state, block.scratch)
+            self._send_copies(block)
+
+    def _update_clipped(self, clip_norm: float) -> None:
+        """The norm needs the whole gradient before the first weight may change, so that the vector
+        passes through the cache twice."""
+        self.phase("sum")
+        for block in self._blocks:
+            self._add_up(block)
+            sum_squares(block.squares)
+        if self._sharded:
+            self.phase("wait")
+            self.barrier.wait()
+        self.phase("update")
+        factor = clip_factor(norm(self._squares), clip_norm, self.weights.dtype)
+        for block in self._blocks:
+            if factor is not None:
+                np.multiply(block.gradient, factor, out=block.gradient)
+            self._rule(block.weights, block.gradient, block.state, block.scratch)
+            self._send_copies(block)
+
+    @staticmethod
+    def _add_up(block: Block) -> None:
+        for lines in block.lines:
+            cache_lines.take(lines)
+        ordered_sum.run(block.additions)
+
+    @staticmethod
+    def _send_copies(block: Block) -> None:
+        for copy in block.copies:
+            np.copyto(copy, block.weights)
+
+    # --- what is made once -----------------------------------------------------------------------
+
+    def _make_gradients(self, memory: SharedMemory) -> SharedGradients | PrivateGradients:
+        return SharedGradients(memory, self.ownership, self.layout.size, self.layout.dtype)
+
+    def _part(self, node_rank: int) -> tuple[int, int]:
+        """The part of the vector that a rank of this node owns."""
+        if self._sharded:
+            return part(self.layout.ends, self.comm.node_size, node_rank)
+        return (0, self.layout.size) if node_rank == 0 else (0, 0)
+
+    def _place_weights(self, memory: SharedMemory) -> tuple[np.ndarray, CacheLines]:
+        """The weights, once per node or once per rank, and what is to be done for their lines.
+
+        Small weights have a copy on each rank, which gets new ones in its gradient vector. The
+        leader alone would have to write them for every other rank: it does so for one.
+        """
+        size, dtype, node_size = self.layout.size, self.layout.dtype, self.comm.node_size
+        if node_size == 1 or self.barrier.is_oversubscribed:
+            return self._shared, CacheLines()
+        sums, own, me = self._gradients.partial_sums, self.ownership, self.comm.node_rank
+        others = [rank for rank in range(node_size) if rank != me]
+        gradients = [sums[piece] for rank in others for piece in own.pieces(rank)]
+        few = self._sharded or node_size == 2
+        if not few or size * dtype.itemsize > cache_lines.CACHE:
+            return self._shared, CacheLines(self._shared[self._lo : self._hi], gradients)
+        weights = memory.private(size, dtype)
+        boxes = [sums[own.pieces(rank)[0]] for rank in range(node_size)]
+        outside = [(0, self._lo), (self._hi, size)] if self._lo < self._hi else [(0, size)]
+        inbox = [(boxes[me][lo:hi], weights[lo:hi]) for lo, hi in outside if lo < hi]
+        return weights, CacheLines(None, gradients, [boxes[rank] for rank in others], inbox)
+
+    def share_weights(self) -> None:
+        """Rank 0's weights are everybody's; see `Exchange.share_weights`."""
+        if self.weights is not self._shared and self.barrier.is_leader:
+            np.copyto(self._shared, self.weights)
+        super().share_weights()
+        if self.weights is not self._shared:
+            np.copyto(self.weights, self._shared)
+        self.barrier.wait()
+
+    def _plan_blocks(self) -> list[Block]:
+        root, leaves = (0, self.layout.slices), self._gradients.partial_sums
+        ranges = block_ranges(self.layout.ends, self._lo, self._hi)
+        longest = max((hi - lo for lo, hi in ranges), default=0)
+        depth = ordered_sum.scratch_needed(root, list(leaves))
+        scratch = [np.empty(longest, self.layout.dtype) for _ in range(depth + 2)]
+        return [self._plan_block(root, lo, hi, scratch) for lo, hi in ranges]
+
+    def _plan_block(
+        self, root: tuple[int, int], lo: int, hi: int, scratch: Sequence[np.ndarray]
+    ) -> Block:
+        leaves = {leaf: vector[lo:hi] for leaf, vector in self._gradients.partial_sums.items()}
+        first, second, *spare = [vector[: hi - lo] for vector in scratch]
+        keep = self._clip_norm is not None
+        additions, gradient = ordered_sum.plan(root, leaves, spare, keep=keep)
+        return Block(
+            self._lines.gradient_lines(lo, hi),
+            additions,
+            gradient,
+            self.weights[lo:hi],
+            tuple(vector[lo:hi] for vector in self.state.values()),
+            (first, second),
+            self._lines.outgoing(lo, hi),
+            plan_squares(gradient, self.layout.ends, lo, self._squares) if keep else [],
+        )
+
+
+class AllreduceExchange(NodeExchange):
+    """MPI's own sum, for interconnects that add in hardware; the result depends on the ranks.
+
+    All ranks have the whole sum afterwards (MPI gives all of them the same), so that every node
+    updates its weights by itself.
+    """
+
+    def finish(self) -> int:
+        """See `Exchange.finish`."""
+        self.phase("sum")
+        assert isinstance(self._gradients, PrivateGradients)
+        self._gradients.allreduce()
+        stop = super().finish()
+        return self.comm.largest(stop) if self.comm.nodes > 1 else stop
+
+    def _make_gradients(self, memory: SharedMemory) -> PrivateGradients:
+        return PrivateGradients(self.comm, self.ownership, self.layout.size, self.layout.dtype)
+
+    def _place_weights(self, memory: SharedMemory) -> tuple[np.ndarray, CacheLines]:
+        return self._shared, CacheLines()
