@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,47 +12,94 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distnn"
 FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ("nn", "data", "parallel", "run", "config")
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 TOP_LEVEL = {
     "pyproject.toml", "README.md", "Dockerfile", "LICENSE", "distnn", "launch", "tests", "examples",
 }  # fmt: skip
+MOST_BOXES = 18  # files and folders of distnn/, as a reader sees them
+
+# Rooms from the top floor down; a file imports from floors below its own. Below the commands stands
+# what they start with, and at the bottom what everything may import.
+FLOORS: list[set[str]] = [
+    {"train", "evaluate", "predict", "bench", "doctor", "__main__", "__init__"},
+    {"command", "diagnostics"},
+    {"training"},
+    {"run", "config", "nn", "data", "parallel"},
+    {"checks", "blas_threads"},
+    {"errors"},
+]
+BELOW_IN_PARALLEL = {"reduction": {"comm"}, "watchdog": {"comm"}, "comm": set[str]()}
 
 
 def imported(path: Path) -> Iterator[str]:
     """The full names of all modules and names that a file imports, wherever in the file."""
-    package = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            module = ".".join((*above, *filter(None, [node.module])))
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def room(name: str) -> str:
-    """The room of a dotted name or of a file's parts: distnn.nn.losses -> nn, else ''."""
-    parts = name.split(".")
-    return parts[1] if parts[0] == "distnn" and parts[1:2] and parts[1] in ROOMS else ""
+def room(parts: tuple[str, ...]) -> str:
+    """The room of a dotted name's parts: distnn.nn.losses -> nn, distnn.train -> train."""
+    return parts[1].removesuffix(".py") if len(parts) > 1 else ""
 
 
-@pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_rooms_do_not_import_each_other_nor_what_stands_above(path: Path) -> None:
-    here = room(".".join(path.relative_to(ROOT).parts))
-    if not here:
-        return  # the trainer and the commands: above all rooms
-    # the bare package: its version
-    names = [name for name in imported(path) if name.startswith("distnn.")]
-    allowed = (f"distnn.{here}", "distnn.errors", "distnn.checks")
-    assert [
-        name for name in names if not f"{name}.".startswith(tuple(f"{a}." for a in allowed))
-    ] == []
+def floor(name: str) -> int:
+    """The number of a room's floor, from the top."""
+    return next(number for number, rooms in enumerate(FLOORS) if name in rooms)
+
+
+def ours(path: Path) -> list[tuple[str, ...]]:
+    """What a file imports of this package, as parts of dotted names; not its version."""
+    names = [tuple(name.split(".")) for name in imported(path)]
+    return [parts for parts in names if parts[0] == "distnn" and len(parts) > 1]
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_mpi4py_is_imported_in_parallel_only(path: Path) -> None:
-    if room(".".join(path.relative_to(ROOT).parts)) != "parallel":
+def test_imports_run_from_a_floor_to_those_below(path: Path) -> None:
+    """Also those inside functions and for type hints."""
+    here = room(path.relative_to(ROOT).parts)
+    others = {room(parts) for parts in ours(path)} - {here, "__version__"}
+    assert [other for other in others if floor(other) <= floor(here)] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_reduction_and_watchdog_import_no_more_of_parallel_than_comm(path: Path) -> None:
+    parts = path.relative_to(ROOT).parts
+    if parts[1] != "parallel" or len(parts) < 4:
+        return
+    others = {name[2] for name in ours(path) if name[1] == "parallel"} - {parts[2]}
+    assert others <= BELOW_IN_PARALLEL[parts[2]]
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+    graph = {
+        name: {
+            ".".join(parts[:end])
+            for parts in ours(path)
+            for end in range(2, len(parts) + 1)
+            if ".".join(parts[:end]) in modules
+        }
+        for name, path in modules.items()
+    }
+    list(TopologicalSorter(graph).static_order())  # raises CycleError with the names
+
+
+def test_the_package_is_seen_at_a_glance() -> None:
+    boxes = [
+        path
+        for path in PACKAGE.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    ]
+    assert len(boxes) <= MOST_BOXES
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_mpi4py_is_imported_in_one_place(path: Path) -> None:
+    if path != PACKAGE / "parallel" / "comm" / "mpi.py":
         assert [name for name in imported(path) if name.split(".")[0] == "mpi4py"] == []
 
 
