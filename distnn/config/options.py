@@ -26,7 +26,7 @@ SCHEDULES = ("constant", "step", "linear", "cosine")
 INITIALIZERS = ("glorot", "he", "lecun", "normal")
 PRECISIONS = ("float32", "float64")
 REDUCTIONS = ("ordered", "mpi")
-UPDATES = ("rank0", "sharded")
+UPDATES = ("auto", "rank0", "sharded")
 BLAS = ("auto", "numpy", "mkl")
 PROGRESS = ("auto", "bar", "lines", "off")
 NO_PATHS = ("digits", "arrays")  # bundled; in memory, of a trainer
@@ -135,7 +135,8 @@ class TrainConfig(_Options):
         choices=REDUCTIONS, trainer=True,
     )  # fmt: skip
     update: str = option(
-        "rank0", "parallel", "Who updates the weights", choices=UPDATES, on_resume="free",
+        "auto", "parallel", "Who updates the weights; auto: rank 0 where few ranks share one "
+        "machine, else each rank a part", choices=UPDATES, on_resume="free",
         trainer=True,
     )  # fmt: skip
     blas: str = option(  # another one may change bits, as another machine may: it is reported
@@ -252,7 +253,7 @@ class BenchConfig(_Options):
         most=MOST_SLICES,
     )  # fmt: skip
     reduce: str = option("ordered", "parallel", "How gradients are added up", choices=REDUCTIONS)
-    update: str = option("rank0", "parallel", "Who updates the weights", choices=UPDATES)
+    update: str = option("auto", "parallel", "Who updates the weights", choices=UPDATES)
     blas: str = option("auto", "parallel", "Matrix products, as in training", choices=BLAS)
     seconds: float = option(2.0, "run", "About how long each network runs", above=0)
     json: str | None = option(None, "output", "File to write all figures to")

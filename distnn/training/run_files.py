@@ -205,6 +205,7 @@ class RunFiles:
             **reduction_facts(session.config.reduce, session.comm.size),
             "nodes": session.comm.nodes,
             "slices": session.slices,
+            "update": session.exchange.update,
             **measures,
             "seconds": seconds,
             "samples_per_second": items / seconds,

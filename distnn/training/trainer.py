@@ -69,7 +69,7 @@ class Trainer:
         seed: of the order of the samples; 0.
         reduce: "ordered": the same bits on any number of ranks; "mpi": MPI's own Allreduce, whose
             result depends on it.
-        update: "rank0" or "sharded": who updates the weights. Same bits.
+        update: who updates the weights: "rank0", "sharded": each rank a part, or "auto". Same bits.
         blas: "numpy", "mkl" or "auto": what multiplies matrices, in all that distnn does in this
             process from here on.
         clip_norm: the largest norm a gradient may have; None for no limit.

@@ -45,9 +45,10 @@ class BucketExchange(Exchange):
     """The exchange of one rank of several nodes; updates as the `Roles` of nodes say."""
 
     def __init__(
-        self, memory: SharedMemory, layout: Layout, *, sharded: bool, clip_norm: float | None
+        self, memory: SharedMemory, layout: Layout, *, update: str, clip_norm: float | None
     ) -> None:
-        super().__init__(memory, layout)
+        super().__init__(memory, layout, update)
+        sharded = self.update == "sharded"
         self.ownership = replace(self.ownership, rank0_updates=not sharded)
         roles = sharded_roles if sharded else rank0_roles
         comm = self.comm

@@ -47,11 +47,11 @@ class NodeExchange(Exchange):
         memory: SharedMemory,
         layout: Layout,
         *,
-        sharded: bool,
+        update: str,
         clip_norm: float | None,
     ) -> None:
-        super().__init__(memory, layout)
-        self._sharded, self._clip_norm = sharded, clip_norm
+        super().__init__(memory, layout, update)
+        self._sharded, self._clip_norm = self.update == "sharded", clip_norm
         self._gradients = self._make_gradients(memory)
         self.tasks, self.vectors = self._gradients.tasks, self._gradients.vectors
         self._lo, self._hi = self._part(self.comm.node_rank)

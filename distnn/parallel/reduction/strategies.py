@@ -23,14 +23,14 @@ def make_exchange(
 
     Args:
         reduce: "ordered" or "mpi".
-        update: "rank0": the leader of a node updates its weights; "sharded": each rank a part.
+        update: "rank0", "sharded" or "auto", see `exchange.chosen_update`.
         clip_norm: the largest norm a gradient may have; None for no limit.
     """
     if reduce == "mpi":
-        return AllreduceExchange(memory, layout, sharded=update == "sharded", clip_norm=clip_norm)
+        return AllreduceExchange(memory, layout, update=update, clip_norm=clip_norm)
     if memory.comm.nodes > 1:
-        return BucketExchange(memory, layout, sharded=update == "sharded", clip_norm=clip_norm)
-    return NodeExchange(memory, layout, sharded=update == "sharded", clip_norm=clip_norm)
+        return BucketExchange(memory, layout, update=update, clip_norm=clip_norm)
+    return NodeExchange(memory, layout, update=update, clip_norm=clip_norm)
 
 
 def shared_by_node(layout: Layout, comm: Communicator, reduce: str) -> list[ArraySpec]:
