@@ -8,7 +8,7 @@ import numpy as np
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.parallel.reduction import cache_lines, ordered_sum
 from distnn.parallel.reduction.cache_lines import CacheLines
-from distnn.parallel.reduction.exchange import Exchange, Layout
+from distnn.parallel.reduction.exchange import FEW, Exchange, Layout
 from distnn.parallel.reduction.gradients import PrivateGradients, SharedGradients
 from distnn.parallel.reduction.granules import (
     Squares,
@@ -39,7 +39,8 @@ class NodeExchange(Exchange):
 
     Every rank writes the partial sums of its slices where the others read them. The owner of a part
     of the vector adds them up in the order of the tree, block by block, and updates the weights of
-    that part. With `sharded` each rank owns a part, else the leader owns all.
+    that part. With "sharded" each rank owns a part, else the leader owns all; but where many ranks
+    make much to be added, each rank adds up a part, and the leader updates from these sums.
     """
 
     def __init__(
@@ -51,7 +52,11 @@ class NodeExchange(Exchange):
         clip_norm: float | None,
     ) -> None:
         super().__init__(memory, layout, update)
-        self._sharded, self._clip_norm = self.update == "sharded", clip_norm
+        self._clip_norm, ranks = clip_norm, self.comm.node_size
+        self._sharded = self.update == "sharded"
+        self._splits = self._sharded or splits_sum(
+            layout.size, ranks, self.barrier.is_oversubscribed
+        )
         self._gradients = self._make_gradients(memory)
         self.tasks, self.vectors = self._gradients.tasks, self._gradients.vectors
         self._lo, self._hi = self._part(self.comm.node_rank)
@@ -60,13 +65,14 @@ class NodeExchange(Exchange):
         self.weights, self._lines = self._place_weights(memory)
         self.state = {name: memory.array((layout.size,), layout.dtype) for name in layout.state}
         self._blocks = self._plan_blocks()
+        self._updates = self._blocks if self._sharded == self._splits else self._plan_updates()
 
     def finish(self) -> int:
         """Sum the gradients of all ranks and update the weights; see `Exchange.finish`."""
         if self.comm.node_size == 1:
             self._update()
-        elif self._sharded:
-            self._ranks_update_their_parts()
+        elif self._splits:
+            self._ranks_take_parts()
         else:
             self._leader_updates()
         return self._stop
@@ -85,7 +91,7 @@ class NodeExchange(Exchange):
         phase("sum")
         self._lines.receive_weights()
 
-    def _ranks_update_their_parts(self) -> None:
+    def _ranks_take_parts(self) -> None:
         barrier, phase = self.barrier, self.phase
         barrier.arrive(self._stop)
         self._lines.take_weights()
@@ -104,8 +110,8 @@ class NodeExchange(Exchange):
     def _update(self) -> None:
         """Sum and update the owned part, block by block."""
         rule, phase = self._rule, self.phase
-        if self._clip_norm is not None:
-            self._update_clipped(self._clip_norm)
+        if self._clip_norm is not None or self._updates is not self._blocks:
+            self._update_after_sums()
             return
         for block in self._blocks:
             phase("sum")
@@ -114,19 +120,21 @@ class NodeExchange(Exchange):
             rule(block.weights, block.gradient, block.state, block.scratch)
             self._send_copies(block)
 
-    def _update_clipped(self, clip_norm: float) -> None:
-        """The norm needs the whole gradient before the first weight may change, so that the vector
-        passes through the cache twice."""
+    def _update_after_sums(self) -> None:
+        """All sums before the first update, as a norm and an update by the leader alone need them;
+        the vector passes through the cache twice."""
         self.phase("sum")
         for block in self._blocks:
             self._add_up(block)
             sum_squares(block.squares)
-        if self._sharded:
+        if self._splits:
             self.phase("wait")
             self.barrier.wait()
         self.phase("update")
-        factor = clip_factor(norm(self._squares), clip_norm, self.weights.dtype)
-        for block in self._blocks:
+        factor = None
+        if self._clip_norm is not None:
+            factor = clip_factor(norm(self._squares), self._clip_norm, self.weights.dtype)
+        for block in self._updates:
             if factor is not None:
                 np.multiply(block.gradient, factor, out=block.gradient)
             self._rule(block.weights, block.gradient, block.state, block.scratch)
@@ -149,8 +157,8 @@ class NodeExchange(Exchange):
         return SharedGradients(memory, self.ownership, self.layout.size, self.layout.dtype)
 
     def _part(self, node_rank: int) -> tuple[int, int]:
-        """The part of the vector that a rank of this node owns."""
-        if self._sharded:
+        """The part of the vector that a rank of this node adds up."""
+        if self._splits:
             return part(self.layout.ends, self.comm.node_size, node_rank)
         return (0, self.layout.size) if node_rank == 0 else (0, 0)
 
@@ -168,7 +176,9 @@ class NodeExchange(Exchange):
         gradients = [sums[piece] for rank in others for piece in own.pieces(rank)]
         few = self._sharded or node_size == 2
         if not few or size * dtype.itemsize > cache_lines.CACHE:
-            return self._shared, CacheLines(self._shared[self._lo : self._hi], gradients)
+            updates_part = self._sharded == self._splits
+            lines = self._shared[self._lo : self._hi] if updates_part else None
+            return self._shared, CacheLines(lines, gradients)
         weights = memory.private(size, dtype)
         boxes = [sums[own.pieces(rank)[0]] for rank in range(node_size)]
         outside = [(0, self._lo), (self._hi, size)] if self._lo < self._hi else [(0, size)]
@@ -197,7 +207,7 @@ class NodeExchange(Exchange):
     ) -> Block:
         leaves = {leaf: vector[lo:hi] for leaf, vector in self._gradients.partial_sums.items()}
         first, second, *spare = [vector[: hi - lo] for vector in scratch]
-        keep = self._clip_norm is not None
+        keep = self._clip_norm is not None or self._sharded != self._splits
         additions, gradient = ordered_sum.plan(root, leaves, spare, keep=keep)
         return Block(
             self._lines.gradient_lines(lo, hi),
@@ -209,6 +219,32 @@ class NodeExchange(Exchange):
             self._lines.outgoing(lo, hi),
             plan_squares(gradient, self.layout.ends, lo, self._squares) if keep else [],
         )
+
+    def _plan_updates(self) -> list[Block]:
+        """The leader's: all of the vector, from the sums that the ranks leave in the first leaf."""
+        sums, leader = self._gradients.partial_sums, self.barrier.is_leader
+        total, ends = sums[min(sums)], self.layout.ends
+        ranges = block_ranges(ends, 0, self.layout.size if leader else 0)
+        longest = max((hi - lo for lo, hi in ranges), default=0)
+        scratch = [np.empty(longest, self.layout.dtype) for _ in range(2)]
+        return [
+            Block(
+                [], [], total[lo:hi], self.weights[lo:hi],
+                tuple(vector[lo:hi] for vector in self.state.values()),
+                tuple(vector[: hi - lo] for vector in scratch), [], [],
+            )
+            for lo, hi in ranges
+        ]  # fmt: skip
+
+
+def splits_sum(size: int, ranks: int, is_oversubscribed: bool) -> bool:
+    """Whether the ranks of a node add up each a part, though one alone updates.
+
+    One rank adds a vector of 5.8 million weights in about 1 ms (`python -m distnn.bench`, sum), so
+    that this spares `(ranks - 1) * size` times 0.17 ns; it takes one barrier more, some 20
+    microseconds where each rank has a core of its own, and a millisecond where not.
+    """
+    return ranks > FEW and not is_oversubscribed and (ranks - 1) * size > 120_000
 
 
 class AllreduceExchange(NodeExchange):

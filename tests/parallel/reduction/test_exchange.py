@@ -8,7 +8,7 @@ import pytest
 
 from distnn.parallel.comm import barrier as barrier_module
 from distnn.parallel.comm.shared_memory import SharedMemory
-from distnn.parallel.reduction import cache_lines, tree
+from distnn.parallel.reduction import cache_lines, node_exchange, tree
 from distnn.parallel.reduction.cache_lines import CACHE
 from distnn.parallel.reduction.exchange import Exchange, Layout
 from distnn.parallel.reduction.granules import BLOCK, GRANULE, Grid
@@ -218,6 +218,18 @@ def test_the_same_bits_whatever_the_cores(
     memory: SharedMemory, clip: float | None, update: str
 ) -> None:
     test_the_same_bits_as_one_process(memory, LARGE, clip, 3, update)
+
+
+@pytest.mark.parametrize("grids", [LARGE, CUT], ids=["large", "cut"])
+@pytest.mark.parametrize("clip", [None, CLIP], ids=["", "clipped"])
+def test_the_same_bits_where_all_add_up_and_rank_0_updates(
+    memory: SharedMemory,
+    grids: Sequence[Grid],
+    clip: float | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(node_exchange, "splits_sum", lambda size, ranks, _: ranks > 1)
+    test_the_same_bits_as_one_process(memory, grids, clip, 3, "rank0")
 
 
 @pytest.mark.parametrize("ways", [{}, {"update": "sharded"}, {"reduce": "mpi"}])
