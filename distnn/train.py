@@ -24,14 +24,39 @@ log = logging.getLogger(__name__)
 
 
 def train(comm: "Communicator", argv: Sequence[str]) -> None:
-    """Train as the arguments say, on all ranks of the comm."""
+    """Train as the arguments say, on all ranks of the communicator."""
     started = time.perf_counter()
     if not comm.is_first:
         load_what_all_need()
-    opened = on_first(comm, lambda arguments: open_run(arguments, comm.size), argv)
-    shared, loader, files = opened or (None, None, None)
+    shared, loader, files = on_first(comm, lambda words: open_run(words, comm.size), argv) or (
+        None, None, None,
+    )  # fmt: skip
+    from distnn.config.options import TrainConfig
+    from distnn.errors import StopRequested
+    from distnn.parallel.comm.shared_memory import SharedMemory
+    from distnn.training.consistency import mixed_ranks_message
+    from distnn.training.factory import build_network, build_optimizer
+    from distnn.training.loading import Shape, load
+    from distnn.training.session import shared_bytes
+    from distnn.training.trainer import Trainer, TrainingData
+
     try:
-        summary = _train(comm, comm.broadcast(shared), loader, files, started)
+        shared = comm.broadcast(shared)
+        config, shape = TrainConfig.from_dict(shared["config"]), Shape(**shared["shape"])
+        comm.status.stall_timeout = config.stall_timeout
+        network, optimizer = build_network(config, shape), build_optimizer(config)
+        needed = shared_bytes(network, optimizer, comm, config) + shape.bytes(network.dtype)
+        comm = comm.with_memory(needed)
+        train_set, test_set = load(comm, SharedMemory(comm), shape, loader, network.dtype)
+        if message := mixed_ranks_message(comm):
+            log.warning("%s", message)
+        recorded = None if loader is None else loader.recorded
+        data = TrainingData(train_set, test_set, shape.is_classification, recorded)
+        trainer = Trainer(network, optimizer, comm=comm, config=config)
+        _, summary = trainer.run(comm, data, config.epochs, files, started)
+    except StopRequested as error:
+        where = f"; go on with --run-dir {files.directory} --resume" if files else ""
+        raise StopRequested(f"{error}{where}") from None
     finally:
         if files is not None:
             files.close()
@@ -80,46 +105,6 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
         files.close()
         raise
     return {"config": config.to_dict(), "shape": dataclasses.asdict(loader.shape())}, loader, files
-
-
-def _train(
-    comm: "Communicator",
-    shared: dict[str, Any],
-    loader: "Loader | None",
-    files: "RunFiles | None",
-    started: float,
-) -> dict[str, Any] | None:
-    """All ranks: build the network, load the data, train; on rank 0, the summary."""
-    from distnn.config.options import TrainConfig
-    from distnn.errors import StopRequested
-    from distnn.parallel.comm.shared_memory import SharedMemory
-    from distnn.training.consistency import mixed_ranks_message
-    from distnn.training.factory import build_network, build_optimizer
-    from distnn.training.loading import Shape, load
-    from distnn.training.session import shared_bytes
-    from distnn.training.trainer import Trainer, TrainingData
-
-    config, shape = TrainConfig.from_dict(shared["config"]), Shape(**shared["shape"])
-    comm.status.stall_timeout = config.stall_timeout
-    network, optimizer = build_network(config, shape), build_optimizer(config)
-    needed = shared_bytes(network, optimizer, comm, config) + shape.bytes(network.dtype)
-    comm = comm.with_memory(needed)
-    train_set, test_set = load(comm, SharedMemory(comm), shape, loader, network.dtype)
-    if mixed := mixed_ranks_message(comm):
-        log.warning("%s", mixed)
-
-    trainer = Trainer(network, optimizer, comm=comm, config=config)
-    data = TrainingData(
-        train_set,
-        test_set,
-        shape.is_classification,
-        lambda: loader.recorded() if loader else ({}, {}),
-    )
-    try:
-        return trainer.run(comm, data, config.epochs, files, started)[1]
-    except StopRequested as error:
-        where = f"; go on with --run-dir {files.directory} --resume" if files else ""
-        raise StopRequested(f"{error}{where}") from None
 
 
 def summary_text(summary: dict[str, Any], directory: str) -> str:

@@ -47,9 +47,22 @@ class Loop:
             DivergenceError, StopRequested: on every rank.
             DistnnError: on every rank, if the end of the training could not be saved.
         """
+        records, position = [], self._session.position
         try:
             with np.errstate(all="ignore"):  # what is not finite is looked for in the losses
-                records = self._epochs()
+                while position.epoch < self._until:
+                    start = time.perf_counter()
+                    done = position.step * self._session.config.batch_size
+                    record, stop = self._epoch()
+                    records.append(record)
+                    if self._files is not None:
+                        seconds = time.perf_counter() - start
+                        self._files.epoch_done(record, seconds, len(self._dataset) - done)
+                    stop = stop and position.epoch < self._until
+                    if stop or self._checkpoint_due():
+                        self._save_checkpoint()
+                    if stop:
+                        raise StopRequested(self._stop_message())
         except StopRequested as error:
             raise StopRequested(f"{error}{self._unsaved_message()}") from None
         except DivergenceError:
@@ -58,24 +71,6 @@ class Loop:
         if unsaved := self._unsaved_message():
             remedy = "make room and go on with --resume"
             raise DistnnError(f"training is done{unsaved}; {remedy}")
-        return records
-
-    def _epochs(self) -> list[Record]:
-        records = []
-        position = self._session.position
-        while position.epoch < self._until:
-            start = time.perf_counter()
-            done = position.step * self._session.config.batch_size
-            record, stop = self._epoch()
-            records.append(record)
-            if self._files is not None:
-                seconds = time.perf_counter() - start
-                self._files.epoch_done(record, seconds, len(self._dataset) - done)
-            stop = stop and position.epoch < self._until
-            if stop or self._checkpoint_due():
-                self._save_checkpoint()
-            if stop:
-                raise StopRequested(self._stop_message())
         return records
 
     def _epoch(self) -> tuple[Record, int]:

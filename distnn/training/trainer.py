@@ -48,7 +48,7 @@ class TrainingData:
     train: Dataset
     test: Dataset | None
     classify: bool | None
-    recorded: Callable[[], tuple[Mapping[str, Any], Mapping[str, np.ndarray]]]
+    recorded: Callable[[], tuple[Mapping[str, Any], Mapping[str, np.ndarray]]] | None
 
 
 class Trainer:
@@ -201,7 +201,7 @@ class Trainer:
             files = None  # the run is further than this fit goes
 
         def begin() -> None:
-            if files is not None:
+            if files is not None and data.recorded is not None:
                 config = dataclasses.replace(self.config, epochs=until)
                 files.begin(config, session, items, *data.recorded())
 

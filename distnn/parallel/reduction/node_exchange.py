@@ -69,63 +69,66 @@ class NodeExchange(Exchange):
 
     def finish(self) -> int:
         """Sum the gradients of all ranks and update the weights; see `Exchange.finish`."""
+        barrier = self.barrier
         if self.comm.node_size == 1:
             self._update()
-        elif self._splits:
-            self._ranks_take_parts()
-        else:
-            self._leader_updates()
-        return self._stop
-
-    def _leader_updates(self) -> None:
-        barrier, phase = self.barrier, self.phase
+            return self._stop
+        if self._splits:
+            return self._ranks_take_parts()
         barrier.arrive(self._stop)
         self._lines.take_weights()
-        phase("wait")
+        self.phase("wait")
         if barrier.is_leader:
-            self._stop = barrier.wait_all(self._stop)
+            stop = barrier.wait_all(self._stop)
             self._update()
-            barrier.release(self._stop)
+            barrier.release(stop)
         else:
-            self._stop = barrier.wait_release()
-        phase("sum")
+            stop = barrier.wait_release()
+        self.phase("sum")
         self._lines.receive_weights()
+        return stop
 
-    def _ranks_take_parts(self) -> None:
-        barrier, phase = self.barrier, self.phase
+    def _ranks_take_parts(self) -> int:
+        """Each rank adds up its part, and updates it unless the leader updates all."""
+        barrier = self.barrier
         barrier.arrive(self._stop)
         self._lines.take_weights()
-        phase("wait")
+        self.phase("wait")
         if barrier.is_leader:
-            self._stop = barrier.wait_all(self._stop)
-            barrier.release(self._stop)
+            stop = barrier.wait_all(self._stop)
+            barrier.release(stop)
         else:
-            self._stop = barrier.wait_release()
+            stop = barrier.wait_release()
         self._update()
-        phase("wait")
+        self.phase("wait")
         barrier.wait()
-        phase("sum")
+        self.phase("sum")
         self._lines.receive_weights()
+        return stop
 
     def _update(self) -> None:
         """Sum and update the owned part, block by block."""
-        rule, phase = self._rule, self.phase
         if self._clip_norm is not None or self._updates is not self._blocks:
             self._update_after_sums()
             return
         for block in self._blocks:
-            phase("sum")
-            self._add_up(block)
-            phase("update")
-            rule(block.weights, block.gradient, block.state, block.scratch)
-            self._send_copies(block)
+            self.phase("sum")
+            for lines in block.lines:
+                cache_lines.take(lines)
+            ordered_sum.run(block.additions)
+            self.phase("update")
+            self._rule(block.weights, block.gradient, block.state, block.scratch)
+            for copy in block.copies:
+                np.copyto(copy, block.weights)
 
     def _update_after_sums(self) -> None:
         """All sums before the first update, as a norm and an update by the leader alone need them;
         the vector passes through the cache twice."""
         self.phase("sum")
         for block in self._blocks:
-            self._add_up(block)
+            for lines in block.lines:
+                cache_lines.take(lines)
+            ordered_sum.run(block.additions)
             sum_squares(block.squares)
         if self._splits:
             self.phase("wait")
@@ -138,18 +141,8 @@ class NodeExchange(Exchange):
             if factor is not None:
                 np.multiply(block.gradient, factor, out=block.gradient)
             self._rule(block.weights, block.gradient, block.state, block.scratch)
-            self._send_copies(block)
-
-    @staticmethod
-    def _add_up(block: Block) -> None:
-        for lines in block.lines:
-            cache_lines.take(lines)
-        ordered_sum.run(block.additions)
-
-    @staticmethod
-    def _send_copies(block: Block) -> None:
-        for copy in block.copies:
-            np.copyto(copy, block.weights)
+            for copy in block.copies:
+                np.copyto(copy, block.weights)
 
     # --- what is made once -----------------------------------------------------------------------
 
