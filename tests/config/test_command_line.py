@@ -32,7 +32,7 @@ CONTRACT = {
     "output": None, "loss": None, "optimizer": "adam", "learning_rate": None, "momentum": None,
     "weight_decay": None, "clip_norm": None, "schedule": "constant", "warmup": 0, "batch_size": 64,
     "slices": None, "epochs": 20, "seed": 0, "precision": "float32", "reduce": "ordered",
-    "update": "rank0", "run_dir": None, "resume": False, "checkpoint_every": "1",
+    "update": "auto", "run_dir": None, "resume": False, "checkpoint_every": "1",
     "progress": "auto",
 }  # fmt: skip
 

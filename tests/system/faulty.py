@@ -59,7 +59,7 @@ def main(kind: str, rank: int, place: str) -> None:
     if place == "start":
         wrap("training.loading", "load", after(0))
     elif place == "step":
-        wrap("training.session", "Session._back_propagate", after(7))
+        wrap("training.session", "Session.step", after(7))
     elif place == "evaluation":
         wrap("training.evaluation", "Evaluation._sums", after(1))
     elif rank == 0:  # in the middle of the second file

@@ -28,8 +28,8 @@ def fit(network: dict[str, Any], trainer: dict[str, Any], given: dict[str, Any])
 @pytest.mark.parametrize(
     ("network", "trainer", "given", "name"),
     [
-        ({"layers": [5, 6, 3]}, {}, {}, "network"),
-        ({"activation": "tanh"}, {}, {}, "network"),
+        ({"layers": [5, 6, 3]}, {}, {}, "hidden"),
+        ({"activation": "tanh"}, {}, {}, "activation"),
         ({}, {"optimizer": SGD(0.2)}, {}, "optimizer"),
         ({}, {"optimizer": Adam(0.1)}, {}, "optimizer"),
         ({}, {"batch_size": 12}, {}, "batch_size"),

@@ -37,7 +37,7 @@ class Disk:
         self.session: Any = SimpleNamespace(
             network=Network([2, 2]), optimizer=Adam(), position=position, slices=1,
             config=self.config, comm=SimpleNamespace(size=1, nodes=1),
-            exchange=SimpleNamespace(state=STATE),
+            exchange=SimpleNamespace(state=STATE, update="rank0"),
         )  # fmt: skip
         self.files.open(TrainConfig(resume=resume))
         self.files.make()

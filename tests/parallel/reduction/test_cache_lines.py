@@ -1,9 +1,9 @@
-"""A claim stores once to each cache line, and changes nothing."""
+"""Taking lines stores once to each, and changes nothing."""
 
 import numpy as np
 import pytest
 
-from distnn.parallel.reduction.cache_lines import claim, copy, lines_of
+from distnn.parallel.reduction.cache_lines import lines_of, take
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -22,6 +22,6 @@ def test_every_bit_is_kept(dtype: str) -> None:
     vector[0] = -0.0
     before, other = vector.tobytes(), np.empty_like(vector)
     with np.errstate(all="ignore"):
-        claim(lines_of(vector))
-        copy(vector, other)
+        take(lines_of(vector))
+        np.copyto(other, vector)
     assert vector.tobytes() == other.tobytes() == before

@@ -49,7 +49,7 @@ def test_the_order_matters_for_these_numbers() -> None:
 @pytest.mark.parametrize("more", [0, 1, 5])
 def test_every_rank_gets_the_sum_of_all_slices(comm: Communicator, more: int) -> None:
     slices = comm.size + more
-    own = Ownership(10, slices, comm.node_ranks, False)
+    own = Ownership(slices, comm.node_ranks)
     tally, steps = LossSums(comm, own), 5
     for _ in range(2):  # a second time after take()
         for step in range(steps):
@@ -63,7 +63,7 @@ def test_every_rank_gets_the_sum_of_all_slices(comm: Communicator, more: int) ->
 
 @pytest.mark.mpi
 def test_full_when_its_steps_are_used_up(comm: Communicator) -> None:
-    own = Ownership(10, comm.size, comm.node_ranks, False)
+    own = Ownership(comm.size, comm.node_ranks)
     tally = LossSums(comm, own)
     for step in range(STEPS):
         assert not tally.full, step

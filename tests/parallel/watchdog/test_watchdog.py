@@ -41,11 +41,7 @@ def fit(monkeypatch, before_step, *, apart=False, **arguments):
 
         return step
 
-    step = wrapped(Session._back_propagate)
-    overlapped = wrapped(Session._step_overlapped)
-
-    monkeypatch.setattr(Session, "_back_propagate", step)
-    monkeypatch.setattr(Session, "_step_overlapped", overlapped)
+    monkeypatch.setattr(Session, "step", wrapped(Session.step))
     comm = Communicator(shared=False) if apart else None
     arguments |= {"batch_size": 20, "slices": WORLD.size, "comm": comm}
     trainer = Trainer(Network([4, 3, 2]), SGD(0.1), **arguments)
