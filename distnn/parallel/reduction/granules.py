@@ -59,9 +59,8 @@ def block_ranges(ends: Ends, lo: int, hi: int) -> list[tuple[int, int]]:
     """The run lo … hi in blocks of whole granules, of BLOCK elements where granules are shorter."""
     ranges = []
     while lo < hi:
-        last = int(np.searchsorted(ends, lo + BLOCK, "right")) - 1
-        longest = max(int(ends[last]), int(ends[np.searchsorted(ends, lo, "right")]))
-        ranges.append((lo, min(hi, longest)))
+        first, end = np.searchsorted(ends, [lo, lo + BLOCK], "right")  # at least one granule
+        ranges.append((lo, min(hi, int(ends[max(first, end - 1)]))))
         lo = ranges[-1][1]
     return ranges
 
