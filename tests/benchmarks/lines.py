@@ -15,7 +15,7 @@ import numpy as np
 from distnn.parallel.comm.barrier import Barrier
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory
-from distnn.parallel.reduction.cache_lines import claim, lines_of
+from distnn.parallel.reduction.cache_lines import lines_of, take
 
 SIZES = (24_000, 102_000)
 ROUNDS = 10  # cores may come closer to one another, or part, from second to second
@@ -49,8 +49,8 @@ def measure(comm: Communicator, size: int) -> dict[str, tuple[float, float]]:
     def write() -> None:
         np.subtract(w, g, w)
 
-    def claim_and_write() -> None:
-        claim(lines)
+    def take_and_write() -> None:
+        take(lines)
         write()
 
     def nothing() -> None:
@@ -59,27 +59,27 @@ def measure(comm: Communicator, size: int) -> dict[str, tuple[float, float]]:
     def read() -> None:
         np.add(w, g, result)
 
-    def take_over_and_read() -> None:
-        claim(lines)
+    def take_and_read() -> None:
+        take(lines)
         read()
 
     ways: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
         "not read": (write, nothing),
         "read": (write, read),
-        "read, claimed by the writer": (claim_and_write, read),
-        "taken over by the reader": (write, take_over_and_read),
+        "read, lines taken by the writer": (take_and_write, read),
+        "read, lines taken by the reader": (write, take_and_read),
     }
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, (writes, reads) in ways.items():
             for _ in range(TIMES):
                 for rank, work in ((1, reads), (0, writes)):
-                    barrier.meet()
+                    barrier.wait()
                     if comm.node_rank == rank:
                         start = time.perf_counter()
                         work()
                         seconds[rank] = (time.perf_counter() - start) * 1e6
-                barrier.meet()
+                barrier.wait()
                 found[name].append((float(seconds[0]), float(seconds[1])))
     memory.close()
     medians = {name: np.median(pairs, axis=0) for name, pairs in found.items()}

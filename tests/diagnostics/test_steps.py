@@ -1,10 +1,10 @@
-"""What the bench tells of a network."""
+"""What the bench finds of a network."""
 
 import numpy as np
 import pytest
 
 from distnn.config.options import BenchConfig
-from distnn.diagnostics.step_profile import PARTS
+from distnn.diagnostics.step_profile import PHASES
 from distnn.diagnostics.steps import Case, measure
 from distnn.parallel.comm.communicator import Communicator
 
@@ -25,9 +25,9 @@ def test_figures_belong_together() -> None:
     assert figures["samples_per_second"] == pytest.approx(16 / figures["seconds"])
     assert figures["ratio"] == pytest.approx(figures["seconds"] / figures["limit"])
     # a stopwatch around every part, and the rest: together they are the step
-    assert set(figures["parts"]) == set(PARTS)
+    assert set(figures["parts"]) == set(PHASES)
     assert sum(figures["parts"].values()) == pytest.approx(figures["seconds"], rel=0.5)
-    of_rank = np.array([[row[part] for part in PARTS] for row in figures["parts_of_rank"]])
-    assert of_rank.shape == (comm.size, len(PARTS))
+    of_rank = np.array([[row[part] for part in PHASES] for row in figures["parts_of_rank"]])
+    assert of_rank.shape == (comm.size, len(PHASES))
     assert (of_rank >= 0).all()
     assert of_rank.mean(axis=0) == pytest.approx(list(figures["parts"].values()))
