@@ -15,7 +15,7 @@ import numpy as np
 from distnn.parallel.comm.barrier import Barrier
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory
-from distnn.parallel.reduction.cache_lines import claim, lines_of
+from distnn.parallel.reduction.cache_lines import lines_of, take
 
 SIZES = (24_000, 102_000)
 ROUNDS = 10  # cores may come closer to one another, or part, from second to second
@@ -49,8 +49,8 @@ def measure(comm: Communicator, size: int) -> dict[str, tuple[float, float]]:
     def write() -> None:
         np.subtract(w, g, w)
 
-    def claim_and_write() -> None:
-        claim(lines)
+    def take_and_write() -> None:
+        take(lines)
         write()
 
     def nothing() -> None:
@@ -59,15 +59,15 @@ def measure(comm: Communicator, size: int) -> dict[str, tuple[float, float]]:
     def read() -> None:
         np.add(w, g, result)
 
-    def take_over_and_read() -> None:
-        claim(lines)
+    def take_and_read() -> None:
+        take(lines)
         read()
 
     ways: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
         "not read": (write, nothing),
         "read": (write, read),
-        "read, claimed by the writer": (claim_and_write, read),
-        "taken over by the reader": (write, take_over_and_read),
+        "read, taken by the writer": (take_and_write, read),
+        "taken by the reader": (write, take_and_read),
     }
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(ROUNDS):

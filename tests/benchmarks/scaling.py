@@ -7,11 +7,9 @@ The model, with n weights, B items, P ranks on N nodes, R = P / N ranks on each:
 
     compute  =  items(P) * flops per item / product speed * max(1, ranks per core)
     sum      =  4 n (R + 3) / R / memory bandwidth           sharded: each rank sums its part
-    link     =  4 n / bandwidth                              N = 2: one gradient, each way
-                2 (N - 1) / N * 4 n / bandwidth              N > 2: to the owners and back
-                + 2 (N - 1) latency
-    step     =  max(compute + sum, link)                     N = 2: travels beside the passes
-                compute + sum + link                         else
+    link     =  (2 N - 3) / (N - 1) * 4 n / bandwidth        each way over the first node's
+                + 2 latency                                  sharded: 2 (N - 1) / N; 1 if N = 2
+    step     =  max(compute + sum, link)                     it travels beside the passes
 """
 
 import argparse
@@ -24,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-CASE = "784-512-512-10, 256"
+CASE, NUMBER = "784-512-512-10, 256", 1  # as hosts.py counts
 NETWORKS = {
     CASE: ([784, 512, 512, 10], 256),
     "784-2048-2048-10, 8192": ([784, 2048, 2048, 10], 8192),
@@ -55,10 +53,8 @@ def step_time(layers: list[int], batch: int, ranks: int, nodes: int, of: Constan
     busy = (items * flops / of.product + 4 * n * (own + 3) / own / of.memory) * crowd
     if nodes == 1:
         return busy
-    if nodes == 2:
-        return max(busy, 4 * n / of.bandwidth)
-    link = 2 * (nodes - 1) / nodes * 4 * n / of.bandwidth + 2 * (nodes - 1) * of.latency
-    return busy + link
+    gradients = (2 * nodes - 3) / (nodes - 1)
+    return max(busy, gradients * 4 * n / of.bandwidth + 2 * of.latency)
 
 
 def predict(of: Constants, ranks_per_node: int) -> None:
@@ -85,15 +81,17 @@ def check(rounds: int) -> Constants:
     from cluster import Cluster
 
     layers, batch = NETWORKS[CASE]
-    worker = HERE.with_name("two_hosts.py")
+    worker = HERE.with_name("hosts.py")
     times: dict[str, list[float]] = {}
     with Cluster(4) as cluster:
         for _ in range(rounds):
             for ranks in LAYOUTS:
-                out = cluster.mpirun(ranks, worker, "overlapped", CASE, timeout=120).stdout
+                env = {"HOSTS": str(len(ranks)), "OPENBLAS_NUM_THREADS": "1"}
+                out = cluster.mpirun(ranks, worker, "default", NUMBER, env=env, timeout=120).stdout
                 told = json.loads(out[out.index("RESULT") + 6 :].splitlines()[0])
                 times.setdefault(str(ranks), []).append(told["step"])
-            out = cluster.mpirun([1, 1], worker, "alone", CASE, timeout=120).stdout
+            env = {"HOSTS": "2", "OPENBLAS_NUM_THREADS": "1"}
+            out = cluster.mpirun([1, 1], worker, "alone", NUMBER, env=env, timeout=120).stdout
             told = json.loads(out[out.index("RESULT") + 6 :].splitlines()[0])
             times.setdefault("alone", []).append(told["step"])
             times.setdefault("link", []).append(told["link"])

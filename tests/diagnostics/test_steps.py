@@ -1,4 +1,4 @@
-"""What the bench tells of a network."""
+"""What the bench finds of a network."""
 
 import numpy as np
 import pytest

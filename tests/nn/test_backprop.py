@@ -1,6 +1,7 @@
 """The passes against the documents, numerical derivatives, and themselves in other slices."""
 
 import tracemalloc
+from itertools import pairwise
 from math import cosh, tanh
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from distnn.errors import InputError
 from distnn.nn import ACTIVATIONS, LOSSES, OUTPUTS, Network, SlicePass
+from distnn.nn.layout import grid
 
 
 def test_worked_example_of_document_002():
@@ -214,3 +216,118 @@ def test_weights_can_move():
     run_again(run, A0, T)
     net.bind(other.vector.copy())
     same_bits(run_again(run, A0, T), run_slice(other, 6, A0, T))
+
+
+CUT = [140, 8400, 130, 10]  # W[1] and W[2] are cut, both ways
+
+
+def blocks_of(net, kind):
+    """Layer, block and where it begins and ends, in the order of a forward pass; kind 0: blocks of
+    rows, 1: of columns."""
+    return [
+        (layer, block, lo, hi)
+        for layer, shape in enumerate(net.shapes, 1)
+        for block, (lo, hi) in enumerate(pairwise([0, *grid(shape, net.dtype.itemsize)[kind]]))
+    ]
+
+
+def in_backward_order(net):
+    return sorted(blocks_of(net, 0), key=lambda found: (-found[0], found[1]))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 64, 300])
+def test_hooks_are_called_in_the_order_of_the_passes(rows):
+    """Also for an empty slice."""
+    net = Network(CUT)
+    assert len(blocks_of(net, 0)) > 4
+    assert len(blocks_of(net, 1)) > 4
+    needed, complete = [], []
+    run = SlicePass(net, 300)
+    A0, T = random_slice(net, rows)
+    run.forward(A0, T, None, lambda *block: needed.append(block))
+    run.backward(net.views(np.empty(net.size, "f4")), 1.0, lambda *block: complete.append(block))
+    assert needed == [found[:2] for found in blocks_of(net, 1)]
+    assert complete == [found[:2] for found in in_backward_order(net)]
+    run.forward(A0, T)
+    run.backward(net.views(np.empty(net.size, "f4")), 1.0)
+    assert len(needed) + len(complete) == len(blocks_of(net, 0)) + len(blocks_of(net, 1))
+
+
+def test_weights_are_used_no_earlier_than_their_hook_is_called():
+    """The weights come block by block, as if from another machine."""
+    net, true = Network(CUT), Network(CUT, seed=5)
+    run = SlicePass(net, 8)
+    A0, T = random_slice(net, 8)
+    columns = {found[:2]: slice(*found[2:]) for found in blocks_of(net, 1)}
+    net.vector[:] = np.nan
+
+    def arrive(layer, block):
+        where = columns[layer, block]
+        net.weights[layer - 1][:, where] = true.weights[layer - 1][:, where]
+
+    loss = run.forward(A0, T, None, arrive)
+    assert loss == SlicePass(true, 8).forward(A0, T)
+
+
+@pytest.mark.parametrize("rows", [0, 8])
+def test_a_gradient_is_complete_when_its_hook_is_called(rows):
+    """Nothing of it changes later, and what is complete already may be used up."""
+    net = Network(CUT, dropout=0.2)
+    run = SlicePass(net, 8)
+    A0, T = random_slice(net, rows)
+    dW, sent = net.views(np.full(net.size, np.nan, "f4")), np.full(net.size, np.nan, "f4")
+    places = {found[:2]: slice(*found[2:]) for found in blocks_of(net, 0)}
+
+    def send(layer, block):
+        rows_of_block = dW[layer - 1][places[layer, block]]
+        net.views(sent)[layer - 1][places[layer, block]] = rows_of_block
+        rows_of_block.fill(np.nan)
+
+    run.forward(A0, T, (3, 0))
+    run.backward(dW, 0.25, send)
+    plain = net.views(np.full(net.size, np.nan, "f4"))
+    run.forward(A0, T, (3, 0))
+    run.backward(plain, 0.25)
+    assert sent.tobytes() == np.concatenate([g.ravel() for g in plain]).tobytes()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 64, 300])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_in_blocks_are_the_products(rows, dtype):
+    net = Network(CUT, "tanh", dtype=dtype)
+    A0, T = random_slice(net, rows)
+    T = np.eye(10, dtype=dtype)[T.argmax(axis=1)]
+    run = SlicePass(net, 300)
+    dW = net.views(np.full(net.size, np.nan, dtype))
+    run.forward(A0, T)
+    run.backward(dW, 1 / rows)
+    A = [A0.astype(np.float64)]
+    W = [w.astype(np.float64) for w in net.weights]
+    for w in W[:-1]:
+        A.append(np.hstack([np.ones((rows, 1)), np.tanh(A[-1] @ w)]))
+    Z = A[-1] @ W[-1]
+    Y = np.exp(Z - Z.max(1, keepdims=True))
+    Y /= Y.sum(1, keepdims=True)
+    close = {"rtol": 1e-3, "atol": 1e-6} if dtype == "float32" else {"rtol": 1e-9, "atol": 1e-13}
+    np.testing.assert_allclose(run.output, Y, **close)
+    D = (Y - T) / rows  # of softmax and cross-entropy
+    for l in (3, 2, 1):
+        np.testing.assert_allclose(dW[l - 1], A[l - 1].T @ D, **close)
+        D = (D @ W[l - 1][1:].T) * (1 - A[l - 1][:, 1:] ** 2) if l > 1 else D
+
+
+def test_a_gradient_in_blocks_is_the_numerical_one():
+    net = Network(CUT, "tanh", dtype="float64", seed=3)
+    draw = np.random.default_rng(2)
+    X, T = draw.standard_normal((9, 140)), draw.integers(0, 10, 9)
+    _, gradients = net.loss_and_gradients(X, T)
+    for W, dW in zip(net.weights, gradients, strict=True):
+        for _ in range(5):
+            at = draw.integers(W.shape[0]), draw.integers(W.shape[1])
+            value, step = W[at], 1e-5
+            W[at] = value + step
+            above, _ = net.loss_and_gradients(X, T)
+            W[at] = value - step
+            below, _ = net.loss_and_gradients(X, T)
+            W[at] = value
+            assert dW[at] == pytest.approx((above - below) / (2 * step), rel=1e-5, abs=1e-9)

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distnn.nn.layout import CACHE_LINE, aligned, matrices, total_size, weight_shapes
+from distnn.nn.layout import (
+    CACHE_LINE,
+    aligned,
+    blocks,
+    grid,
+    matrices,
+    total_size,
+    weight_shapes,
+)
 
 WIDTHS = st.lists(st.integers(1, 9), min_size=2, max_size=5)
 
@@ -34,3 +42,25 @@ def test_arrays_begin_on_a_cache_line(shape: tuple[int, ...], dtype: type) -> No
         assert array.flags.c_contiguous
         assert array.flags.writeable
         assert not array.any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "columns"),
+    [
+        ((785, 128), [785], [128]),
+        ((785, 512), [384, 785], [512]),
+        ((785, 2048), [384, 785], [1024, 2048]),
+        ((2049, 2048), [512, 1024, 1536, 2049], [1024, 2048]),
+        ((300_000, 10), [64 * 1171, 64 * 2343, 64 * 3515, 300_000], [10]),
+        ((1 + 60, 40_000), [61], [64 * 312, 40_000]),
+    ],
+)
+def test_large_layers_are_cut_by_their_shape(
+    shape: tuple[int, int], rows: list[int], columns: list[int]
+) -> None:
+    assert grid(shape, 4) == (rows, columns)
+
+
+def test_blocks_lie_between_ends() -> None:
+    assert blocks([5]) == [None]
+    assert blocks([2, 3, 9]) == [slice(0, 2), slice(2, 3), slice(3, 9)]

@@ -169,13 +169,11 @@ def test_networks_as_they_are_cut_in_use() -> None:
 
 def test_an_edge_within_a_granule_waits_for_the_block_that_is_complete_later() -> None:
     """Of two layers the lower one is complete later, of two blocks of rows the upper one."""
-    below = SMALL // 4 * 2 + 100  # elements: two granules' worth more than a bucket of its own
-    lower_first = plan_buckets([([below], [1]), ([below], [1])], 4)
-    edges = [bucket.region.lo for bucket in lower_first]
-    whole = -(-below // GRANULE) * GRANULE
-    assert whole in edges
-    rows = plan_buckets([([below, 2 * below], [1])], 4)
-    assert below // GRANULE * GRANULE in [bucket.region.lo for bucket in rows]
+    edge, end = GRANULE + 100, 3 * GRANULE
+    layers = plan_buckets([([edge], [1]), ([end - edge], [1])], 4)
+    assert [bucket.region for bucket in layers] == [run(0, 2 * GRANULE), run(2 * GRANULE, end)]
+    rows = plan_buckets([([edge, end], [1])], 4)
+    assert [bucket.region for bucket in rows] == [run(0, GRANULE), run(GRANULE, end)]
 
 
 @given(GRIDS)

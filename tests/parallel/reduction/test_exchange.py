@@ -13,7 +13,7 @@ import pytest
 from distnn.parallel.comm import barrier as barrier_module
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
-from distnn.parallel.reduction import buckets, cache_lines, engine, granules, tree
+from distnn.parallel.reduction import buckets, cache_lines, engine, granules, node_exchange, tree
 from distnn.parallel.reduction.cache_lines import CACHE
 from distnn.parallel.reduction.exchange import Exchange, Hook, Layout
 from distnn.parallel.reduction.granules import GRANULE, Grid
@@ -359,6 +359,14 @@ def test_the_same_bits_whatever_the_cores(
     memory: SharedMemory, clip: float | None, update: str
 ) -> None:
     test_the_same_bits_as_one_process(memory, "large", clip, 3, update)
+
+
+@pytest.mark.parametrize("clip", [None, CLIP], ids=["", "clipped"])
+def test_the_same_bits_where_all_add_up_and_rank_0_updates(
+    memory: SharedMemory, clip: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_exchange, "splits_sum", lambda size, ranks, _: ranks > 1)
+    test_the_same_bits_as_one_process(memory, "cut", clip, 3, "rank0")
 
 
 @pytest.mark.parametrize("ways", [{}, {"update": "sharded"}, {"reduce": "mpi"}])

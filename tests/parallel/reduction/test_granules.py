@@ -105,7 +105,6 @@ def test_blocks_cover_a_part_and_are_as_long_as_they_may_be(
             assert int(ends[edges[end]]) - start > BLOCK
 
 
-@pytest.mark.xfail(reason="the first granule of the vector: ends[-1] is its last", strict=True)
 def test_a_granule_that_is_longer_than_a_block_is_a_block() -> None:
     width = BLOCK + 9
     ends = granule_ends([([2], [width, width + 3])])

@@ -50,25 +50,25 @@ def test_the_order_matters_for_these_numbers() -> None:
 def test_every_rank_gets_the_sum_of_all_slices(comm: Communicator, more: int) -> None:
     slices = comm.size + more
     own = Ownership(slices, comm.node_ranks)
-    tally, steps = LossSums(comm, own), 5
+    losses, steps = LossSums(comm, own), 5
     for _ in range(2):  # a second time after take()
         for step in range(steps):
             for slice_number in range(*own.run(comm.rank)):
-                tally.put(slice_number, loss(slice_number, step))
-            tally.next_step()
+                losses.put(slice_number, loss(slice_number, step))
+            losses.next_step()
         expected = [tree_sum([loss(k, step) for k in range(slices)]) for step in range(steps)]
-        assert tally.take().tolist() == expected
-    assert tally.take().tolist() == []
+        assert losses.take().tolist() == expected
+    assert losses.take().tolist() == []
 
 
 @pytest.mark.mpi
 def test_full_when_its_steps_are_used_up(comm: Communicator) -> None:
     own = Ownership(comm.size, comm.node_ranks)
-    tally = LossSums(comm, own)
+    losses = LossSums(comm, own)
     for step in range(STEPS):
-        assert not tally.full, step
-        tally.put(comm.rank, step)
-        tally.next_step()
-    assert tally.full
-    assert tally.take().tolist() == [comm.size * step for step in range(STEPS)]
-    assert not tally.full
+        assert not losses.full, step
+        losses.put(comm.rank, step)
+        losses.next_step()
+    assert losses.full
+    assert losses.take().tolist() == [comm.size * step for step in range(STEPS)]
+    assert not losses.full

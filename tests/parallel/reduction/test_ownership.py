@@ -1,7 +1,8 @@
-"""What each rank can tell of all the others."""
+"""The division of slices and buckets, as each rank knows it of all the others."""
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,19 +27,29 @@ def test_pieces_of_ranks_and_of_nodes_cover_all_slices_once(own: Ownership) -> N
     assert len(of_nodes) <= len(of_ranks)
 
 
-@given(ownerships())
-def test_the_ranks_of_a_node_handle_buckets_in_turn(own: Ownership) -> None:
+@given(ownerships(), st.integers(1, 30))
+def test_each_bucket_has_one_handler_on_each_node(own: Ownership, buckets: int) -> None:
     for node, (first, end) in enumerate(own.node_ranks):
-        handlers = [own.handler(node, bucket) for bucket in range(2 * (end - first))]
-        alone = own.rank0_updates and node == 0
-        assert handlers == ([0] if alone else list(range(first, end))) * (
-            2 * (end - first) if alone else 2
-        )
+        handlers = [own.handler(node, bucket) for bucket in range(buckets)]
+        assert handlers[0] == first  # stop requests and the norm rely on it
+        if own.rank0_updates and node == 0:
+            assert set(handlers) == {0}
+            continue
+        counts = [handlers.count(rank) for rank in range(first, end)]
+        assert sum(counts) == buckets
+        assert max(counts) - min(counts) <= 1
 
 
-def test_eight_slices_on_three_ranks_of_two_nodes() -> None:
-    own = Ownership(8, [(0, 2), (2, 3)])
+@pytest.mark.parametrize("rank0_updates", [False, True])
+def test_eight_slices_on_three_ranks_of_two_nodes(rank0_updates: bool) -> None:
+    own = Ownership(8, [(0, 2), (2, 3)], rank0_updates)
+    assert own.ranks == 3
     assert [own.run(rank) for rank in range(3)] == [(0, 2), (2, 5), (5, 8)]
     assert own.pieces(1) == [(2, 4), (4, 5)]
+    assert own.rank_pieces(0) == [(0, 2), (2, 4), (4, 5)]
     assert own.node_pieces(0) == [(0, 4), (4, 5)]
     assert own.node_pieces(1) == [(5, 6), (6, 8)]
+    assert [own.handler(0, bucket) for bucket in range(4)] == (
+        [0, 0, 0, 0] if rank0_updates else [0, 1, 0, 1]
+    )
+    assert [own.handler(1, bucket) for bucket in range(3)] == [2, 2, 2]

@@ -1,4 +1,4 @@
-"""A progress thread works while its owner does something else, and hides no error."""
+"""A thread works while its owner does something else, one at a time, and hides no error."""
 
 import threading
 import time
@@ -33,10 +33,10 @@ def work() -> Work:
 
 
 @pytest.fixture
-def thread(work: Work) -> Iterator[ProgressThread]:
-    thread = ProgressThread(work)
-    yield thread
-    thread.close()
+def progress(work: Work) -> Iterator[ProgressThread]:
+    progress = ProgressThread(work)
+    yield progress
+    progress.close()
     assert "distnn progress" not in [thread.name for thread in threading.enumerate()]
 
 
@@ -47,29 +47,29 @@ def wait_until(condition) -> None:
         time.sleep(0.001)
 
 
-def test_it_works_from_wake_to_rest(thread: ProgressThread, work: Work) -> None:
+def test_it_works_from_wake_to_rest(progress: ProgressThread, work: Work) -> None:
     time.sleep(0.02)
     assert work.calls == 0
-    thread.wake()
+    progress.wake()
     wait_until(lambda: work.calls > 10)
-    thread.rest()
+    progress.rest()
     time.sleep(0.05)
     calls = work.calls
     time.sleep(0.05)
     assert work.calls == calls
 
 
-def test_two_threads_never_work_at_once(thread: ProgressThread, work: Work) -> None:
-    thread.wake()
+def test_two_threads_never_work_at_once(progress: ProgressThread, work: Work) -> None:
+    progress.wake()
     for _ in range(100):
-        thread.work(work)
+        progress.work(work)
     wait_until(lambda: work.calls > 120)
     assert work.most == 1
 
 
-def test_an_error_in_the_thread_rises_in_its_owner(thread: ProgressThread, work: Work) -> None:
+def test_an_error_in_the_thread_rises_in_its_owner(progress: ProgressThread, work: Work) -> None:
     work.error = RuntimeError("no route to host")
-    thread.wake()
-    wait_until(lambda: thread._error is not None)
+    progress.wake()
+    wait_until(lambda: progress._error is not None)
     with pytest.raises(RuntimeError, match="no route to host"):
-        thread.work(work)
+        progress.work(work)
