@@ -271,7 +271,7 @@ def _save(path: Path, tensors: Mapping[str, np.ndarray], strings: Mapping[str, s
         header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb", buffering=0) as file:
+    with path.open("xb", buffering=0) as file:
         _write_all(file, len(text).to_bytes(8, "little") + text)
         for name in names:
             _write_all(file, _bytes(tensors[name]))

@@ -4,12 +4,13 @@ import errno
 import fcntl
 import os
 import platform
+import stat
 import time
 from pathlib import Path
 from typing import BinaryIO
 
 from distnn.errors import InputError
-from distnn.run.files import leftovers, write_text
+from distnn.run.files import leftovers, without_links, write_text
 
 
 class RunDirectory:
@@ -35,7 +36,9 @@ class RunDirectory:
     def holds_run(self) -> bool:
         """Whether a run was recorded here; raises InputError if that cannot be seen."""
         try:
-            return self.config.exists() or any(self.checkpoints.glob("*.safetensors"))
+            files = (self.config, self.metrics, self.timings, self.summary)
+            there = any(path.exists() for path in files)
+            return there or any(self.checkpoints.glob("*.safetensors"))
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", str(self.path)) from None
 
@@ -78,8 +81,10 @@ class RunDirectory:
             InputError: another process is writing here; its host and number are named.
         """
         try:
-            file = self.lock.open("a+b")
+            file = open(self.lock, "r+b", opener=_open_or_make)
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                error = OSError(error.errno, f"{self.lock.name} is a link")
             raise self._unwritable(error) from None
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,7 +96,8 @@ class RunDirectory:
                 return False
             what, remedy = f"{owner} is writing here", "wait for it, or give another --run-dir"
             raise InputError(what, str(self.path), remedy) from None
-        file.truncate(0)
+        file.seek(0)
+        file.truncate()
         file.write(f"process {os.getpid()} on {platform.node()}".encode())
         file.flush()
         self._held = file
@@ -104,7 +110,9 @@ class RunDirectory:
             self._held = None
 
     def remove_leftovers(self) -> None:
-        """Remove what killed writers left; only for a job that has claimed the directory."""
+        """Remove what killed writers left, if this job holds the directory's lock."""
+        if self._held is None:
+            return
         try:
             for path in (*leftovers(self.path), *leftovers(self.checkpoints)):
                 path.unlink(missing_ok=True)
@@ -125,6 +133,15 @@ class RunDirectory:
     def _unwritable(self, error: OSError) -> InputError:
         what = f"cannot be written: {error.strerror or error}"
         return InputError(what, str(self.path), "give another --run-dir")
+
+
+def _open_or_make(path: str, flags: int) -> int:
+    """For a lock: a file, which nothing but its own name leads to."""
+    handle = without_links(path, flags | os.O_CREAT | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EEXIST, "the lock is not a file")
+    return handle
 
 
 def default_path(data: str, parent: str | Path = "runs") -> Path:

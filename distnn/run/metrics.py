@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distnn.errors import InputError
-from distnn.run.files import flush_directory, write_text
+from distnn.run.files import flush_directory, without_links, write_text
 
 
 def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -27,7 +27,7 @@ def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
         OSError: no space, no permission; the file is as it was.
     """
     lines = "".join(json.dumps(_plain(record), allow_nan=False) + "\n" for record in records)
-    with path.open("ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=without_links) as file:
         before = file.tell()
         try:
             if file.write(lines.encode()) < len(lines):
