@@ -218,7 +218,7 @@ def test_a_run_begun_by_another_job_before_the_claim_is_refused(
     claim = RunDirectory.claim
 
     def late(directory: RunDirectory) -> bool:
-        directory.record("epochs = 1\n")  # the other job, which has ended already
+        directory.record("epochs = 1\n", "1a")  # the other job, which has ended already
         return claim(directory)
 
     monkeypatch.setattr(RunDirectory, "claim", late)

@@ -189,9 +189,10 @@ def mark_best(path: Path) -> Path:
 def best_loss(directory: Path) -> float:
     """The loss of the best checkpoint; infinity if there is none that can be read."""
     try:
-        return float(read(find(directory, BEST)).meta.get("loss", math.inf))
+        loss = read(find(directory, BEST)).meta.get("loss")
     except CheckpointError:
         return math.inf
+    return loss if isinstance(loss, float) else math.inf
 
 
 def prune(directory: Path, keep: int) -> None:

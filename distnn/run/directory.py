@@ -17,7 +17,8 @@ class RunDirectory:
     """The files of one run under `path`; nothing is touched before ``make_folders`` or ``claim``.
 
     ``config``, ``metrics``, ``timings``, ``summary`` are files, ``checkpoints`` a directory;
-    ``lock`` is the file by which one job keeps others from writing here.
+    ``lock`` is the file by which one job keeps others from writing here; ``id`` holds the run's
+    identity, which its checkpoints carry, too.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -28,6 +29,7 @@ class RunDirectory:
         self.summary = self.path / "summary.json"
         self.checkpoints = self.path / "checkpoints"
         self.lock = self.path / "writer.lock"
+        self.id = self.path / "run.id"
         self._held: BinaryIO | None = None
 
     def __str__(self) -> str:
@@ -81,7 +83,7 @@ class RunDirectory:
             InputError: another process is writing here; its host and number are named.
         """
         try:
-            file = open(self.lock, "r+b", opener=_open_or_make)
+            file = os.fdopen(_open_or_make(self.lock), "r+b")
         except OSError as error:
             if error.errno == errno.ELOOP:
                 error = OSError(error.errno, f"{self.lock.name} is a link")
@@ -119,13 +121,25 @@ class RunDirectory:
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def record(self, config: str) -> None:
-        """Write config.toml, or replace it, as when a resumed run gets more epochs.
+    def identity(self) -> str:
+        """The run's identity; empty if none is recorded, as by distnn before it had one."""
+        try:
+            with os.fdopen(without_links(self.id, os.O_RDONLY), "rb") as file:
+                return file.read(100).decode(errors="replace").strip()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", str(self.id)) from None
+
+    def record(self, config: str, identity: str) -> None:
+        """Write the run's identity and config.toml, which more epochs of a resumed run replace.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: they cannot be written.
         """
         try:
+            if self.identity() != identity:
+                write_text(self.id, identity + "\n")
             write_text(self.config, config)
         except OSError as error:
             raise self._unwritable(error) from None
@@ -135,9 +149,8 @@ class RunDirectory:
         return InputError(what, str(self.path), "give another --run-dir")
 
 
-def _open_or_make(path: str, flags: int) -> int:
-    """For a lock: a file, which nothing but its own name leads to."""
-    handle = without_links(path, flags | os.O_CREAT | os.O_NONBLOCK)
+def _open_or_make(path: Path) -> int:
+    handle = without_links(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EEXIST, "the lock is not a file")

@@ -17,19 +17,23 @@ def test_make_then_record(tmp_path):
     assert not run.holds_run()
     run.refuse_run()
     run.make_folders()
-    run.record("epochs = 3\n")
+    run.record("epochs = 3\n", "1a")
     assert run.holds_run()
     assert run.config.read_text() == "epochs = 3\n"
     assert run.checkpoints.is_dir()
     run.make_folders()
     run.require_run()
-    run.record("epochs = 4\n")
+    run.record("epochs = 4\n", "1a")
     assert run.config.read_text() == "epochs = 4\n"
-    assert sorted(path.name for path in run.path.iterdir()) == ["checkpoints", "config.toml"]
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "checkpoints",
+        "config.toml",
+        "run.id",
+    ]
 
 
 def test_a_second_run_is_refused(tmp_path):
-    RunDirectory(tmp_path).record("first")
+    RunDirectory(tmp_path).record("first", "1a")
     with pytest.raises(InputError, match="already holds a run; use --resume or another --run-dir"):
         RunDirectory(tmp_path).refuse_run()
 
