@@ -71,8 +71,8 @@ class Loader:
         scale_targets: standardise real targets, so that a network with linear output need not
             first grow to the scale of dollars or kelvins.
         tensors: what a checkpoint keeps of it, complete when it is read.
-        scaled_as: what the checkpoint of a run keeps whose data have changed: they are scaled as
-            those before, which the network was trained on.
+        scaled_as: tensors of the run's checkpoint, if it goes on: data are scaled as those that the
+            network was trained on, also where they have changed.
     """
 
     train: "Part"

@@ -124,6 +124,18 @@ class RunFiles:
             return None, {}
         return self.checkpoint.weights(), self.checkpoint.state()
 
+    def scaled_as(self, config: TrainConfig) -> dict[str, Array]:
+        """What holds the scaling of the data, where they are not to be measured again.
+
+        Without digests of all values, as distnn recorded none once, moments that are measured
+        again help to find a change.
+        """
+        if self.checkpoint is None or not (
+            config.allow_changed_data or "data" in self.checkpoint.meta
+        ):
+            return {}
+        return self.checkpoint.tensors
+
     def begin(
         self,
         config: TrainConfig,
@@ -142,9 +154,10 @@ class RunFiles:
         Raises:
             InputError: the data are not those that the run was started with; no permission.
         """
+        steps = -(-items // config.batch_size)
         recorded = self.checkpoint.meta if self.checkpoint else {}
         if self.checkpoint is not None and not config.allow_changed_data:
-            check_data(self.checkpoint, config.data, data["data"], tensors)
+            check_data(self.checkpoint, config.data, data["data"], tensors, steps)
         identity = self.directory.identity() or recorded.get("run") or secrets.token_hex(16)
         self.directory.record(to_toml(config), identity)
         self._tensors = dict(tensors)
@@ -162,7 +175,6 @@ class RunFiles:
         }
         self._begin_writing(config.keep, session.position, recorded.get("records", []))
         self._record = {}
-        steps = -(-items // config.batch_size)
         done = session.position.epoch
         self.progress = Progress(config.progress, sys.stderr, config.epochs, steps, done)
         for line in start_messages(self._meta, recorded):

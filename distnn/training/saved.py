@@ -39,6 +39,8 @@ def checked_network(found: Checkpoint) -> Network:
         wrong = next((name for name, holds in _FACTS.items() if not holds(found.meta)), None)
         wrong = wrong or _wrong_tensor(found.tensors, network, found.meta["optimizer"]["name"])
         settings_of(found).check()
+        if found.meta["position"]["epoch"] > settings_of(found).epochs:
+            wrong = "position"
     except (KeyError, TypeError, AttributeError, InputError) as error:
         raise _forged(found, str(error)) from None
     if wrong is not None:
@@ -85,16 +87,21 @@ def check_model(found: Checkpoint, network: Network, optimizer: Optimizer) -> No
 
 
 def check_data(
-    found: Checkpoint, where: str, digests: Mapping[str, str], tensors: Mapping[str, Array]
+    found: Checkpoint,
+    where: str,
+    digests: Mapping[str, str],
+    tensors: Mapping[str, Array],
+    steps: int,
 ) -> None:
     """InputError if the data are not those that a checkpoint was made with.
 
     Args:
+        steps: of an epoch.
         digests: of `dataset.digests`; checkpoints of distnn before it had them have none.
         tensors: what a checkpoint holds of the data set.
     """
     then = found.meta.get("data", digests)
-    changed = [name for name in {**then, **digests} if then.get(name) != digests.get(name)]
+    changed = [name for name in {**digests, **then} if then.get(name) != digests.get(name)]
     if not changed:
         same = (np.array_equal(found.tensors.get(k, ()), array) for k, array in tensors.items())
         changed = [] if all(same) else ["training rows or targets"]
@@ -105,6 +112,8 @@ def check_data(
             "give the same data, start another run with --run-dir, or go on anyway with"
             " --allow-changed-data",
         )
+    if found.meta["position"]["step"] >= steps:
+        raise _forged(found, f"it is beyond the {steps} steps of an epoch")
 
 
 def check_test_set(found: Checkpoint, where: str, digests: Mapping[str, str]) -> None:
@@ -134,7 +143,8 @@ def _is_position(value: Any) -> bool:
     match value:
         case {"epoch": epoch, "step": step, "steps": steps, "loss": float(loss), **others}:
             whole = _is_count(epoch) and all(_is_count(n, MOST_STEPS) for n in (step, steps))
-            return whole and not others and epoch + step <= steps and math.isfinite(loss)
+            sound = math.isfinite(loss) and (step > 0 or loss == 0)
+            return whole and sound and not others and epoch + step <= steps
     return False
 
 
@@ -148,6 +158,10 @@ def _are(values: Any, *kinds: type) -> bool:
 
 def _is_fingerprint(value: Any) -> bool:
     return isinstance(value, dict) and _are(value.values(), str, int, type(None))
+
+
+def _are_fingerprints(values: Any) -> bool:
+    return isinstance(values, list) and all(map(_is_fingerprint, values))
 
 
 def _is_line(value: Any) -> bool:
@@ -175,7 +189,7 @@ _FACTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "run": lambda meta: isinstance(meta.get("run", ""), str),
     "records": lambda meta: _are_lines(meta.get("records", [])),
     "fingerprint": lambda meta: _is_fingerprint(meta.get("fingerprint", {})),
-    "fingerprints": lambda meta: all(map(_is_fingerprint, meta.get("fingerprints", []))),
+    "fingerprints": lambda meta: _are_fingerprints(meta.get("fingerprints", [])),
 }
 
 

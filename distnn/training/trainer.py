@@ -206,7 +206,7 @@ class Trainer:
             return None if files is None else files.finish(session, trained, started)
 
         try:
-            comm.on_first(lambda: files and self._begin(files, session, data, until))
+            comm.on_first(lambda: self._begin(files, session, data, until))
             self._until = until
             evaluation = None
             if data.test is not None:
@@ -304,7 +304,12 @@ class Trainer:
             self.load_state(Position(**position), *(files.vectors() if files else (None, {})))
             self._until = until  # a script that is run again counts its epochs from the start
 
-    def _begin(self, files: "RunFiles", session: Session, data: TrainingData, until: int) -> None:
+    def _begin(
+        self, files: "RunFiles | None", session: Session, data: TrainingData, until: int
+    ) -> None:
+        """Rank 0: begin the files of a run, if any are written."""
+        if files is None:
+            return
         about, tensors = data.recorded()
         about = {**about, "data": digests(training=data.train, test=data.test)}
         config = dataclasses.replace(self.config, epochs=until)
