@@ -29,11 +29,11 @@ class InputError(DistnnError):
         self.where = where
         self.remedy = remedy
         line = (f"{where}: " if where else "") + what + (f"; {remedy}" if remedy else "")
-        super().__init__(_printable(" ".join(line.split())))
+        super().__init__(printable(" ".join(line.split())))
 
 
-def _printable(line: str) -> str:
-    """A damaged file may be quoted: nothing of it may reach the terminal as a command."""
+def printable(line: str) -> str:
+    """What quotes a file, which may be damaged or forged, without commands to a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 

@@ -19,30 +19,33 @@ def evaluate(comm: "Communicator", argv: Sequence[str]) -> None:
     """Evaluate as the arguments say, on all ranks of the comm."""
     from distnn.training import prediction
 
-    trained, part = on_first(comm, _open, argv) or (None, None)
-    measures = prediction.evaluate(comm, trained, part)
+    trained, part, is_own = on_first(comm, _open, argv) or (None, None, False)
+    measures = prediction.evaluate(comm, trained, part, is_own)
     if comm.is_first:
         print(json.dumps(measures))
 
 
-def _open(argv: Sequence[str]) -> "tuple[Trained, Part]":
-    """Rank 0: the run and the data set; raises InputError."""
+def _open(argv: Sequence[str]) -> "tuple[Trained, Part, bool]":
+    """Rank 0: the run, the data set, and whether it is the run's own; raises InputError."""
     from distnn.config.command_line import parse_evaluate
-    from distnn.config.options import TrainConfig
+    from distnn.config.toml_file import read_recorded
     from distnn.data.sources import open_data, open_test_data
     from distnn.errors import InputError
+    from distnn.run.directory import RunDirectory
     from distnn.training.prediction import Trained
+    from distnn.training.saved import settings_of
 
     options = parse_evaluate(argv)
     trained = Trained.open(options.run_dir, options.checkpoint)
     if options.data is not None:
         part = open_test_data(options.data, options.target, *trained.column_names())
-        return trained, trained.checked(part)
-    config = TrainConfig.from_dict(trained.checkpoint.meta["settings"])
+        return trained, trained.checked(part), False
+    recorded = RunDirectory(options.run_dir).config  # where paths are in full
+    config = read_recorded(recorded) if recorded.is_file() else settings_of(trained.checkpoint)
     test = open_data(config.data, config.test_data, options.target or config.target).test
     if test is None:
         raise InputError("has no test set", where=config.data, remedy="give one with --data")
-    return trained, trained.checked(test)
+    return trained, trained.checked(test), options.target in (None, config.target)
 
 
 if __name__ == "__main__":

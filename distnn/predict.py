@@ -46,9 +46,12 @@ def _open(argv: Sequence[str]) -> "tuple[Trained, Rows, PredictConfig]":
         raise InputError("the run is a regression", where="--probabilities", remedy="leave it out")
     features, _ = trained.column_names()
     rows = open_features(options.data, trained.network.layers[0], features)
-    there = os.path.exists(options.output) and os.path.exists(options.data)
-    if there and os.path.samefile(options.output, options.data):
+    there = os.path.exists(options.output)
+    if there and os.path.exists(options.data) and os.path.samefile(options.output, options.data):
         raise InputError("is the file with the rows", options.output, "give another --output")
+    if os.path.isfile(options.output) and not options.force:
+        remedy = "give another --output, or --force to replace it"
+        raise InputError("is there already", options.output, remedy)
     return trained, rows, options
 
 

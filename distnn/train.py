@@ -99,6 +99,7 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
         check_slices(config.slices or ranks, ranks, recorded=files.is_resumed)
         source = open_data(config.data, config.test_data, config.target)
         loader = Loader.open(source, config.output, config.loss)
+        loader.scaled_as = files.scaled_as(config)
         config = resolve(config, loader.shape())
         files.make()
     except DistnnError:

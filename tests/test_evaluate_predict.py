@@ -150,12 +150,15 @@ def test_the_file_with_the_rows_is_not_overwritten(classes: Path) -> None:
     assert (classes / "x.npy").read_bytes() == before
 
 
-def test_predictions_that_are_replaced(classes: Path, caplog: pytest.LogCaptureFixture) -> None:
-    given = (classes / "r", "--data", classes / "x.npy", "--output", classes / "new.npy")
-    on_one_rank(predict, *given)
-    assert caplog.messages == []
-    on_one_rank(predict, *given)
-    assert caplog.messages == [f"{classes / 'new.npy'} was there already and is replaced"]
+def test_a_file_that_is_there_is_replaced_only_by_force(classes: Path) -> None:
+    output = classes / "new.npy"
+    given = (classes / "r", "--data", classes / "x.npy", "--output", output)
+    output.write_bytes(b"of somebody else")
+    with pytest.raises(InputError, match=r"new\.npy: is there already; .* --force"):
+        on_one_rank(predict, *given)
+    assert output.read_bytes() == b"of somebody else"
+    on_one_rank(predict, *given, "--force")
+    assert np.load(output).shape == (50,)
 
 
 def test_outputs_that_cannot_be_written(classes: Path) -> None:
@@ -179,7 +182,7 @@ def test_a_disk_that_is_full_leaves_the_predictions_before_and_no_part(
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
     try:
         with pytest.raises(InputError, match=rf"{name}: cannot be written: File too large; give"):
-            on_one_rank(predict, *given)
+            on_one_rank(predict, *given, "--force")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)

@@ -197,7 +197,7 @@ def test_bad_input_leaves_no_directory(run: Run) -> None:
 def test_a_job_that_is_refused_removes_nothing(run: Run) -> None:
     """The left-overs may be files that the job with the lock is writing."""
     run(epochs=1)
-    torn = run.folder / "checkpoints" / ".step-0000000006.safetensors.1.ab.tmp"
+    torn = run.folder / "checkpoints" / ".step-0000000006.safetensors.1.0123abcd.tmp"
     torn.write_bytes(b"half")
     code = CLAIM + "r.claim(); print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(run.folder)]
@@ -218,7 +218,7 @@ def test_a_run_begun_by_another_job_before_the_claim_is_refused(
     claim = RunDirectory.claim
 
     def late(directory: RunDirectory) -> bool:
-        directory.record("epochs = 1\n")  # the other job, which has ended already
+        directory.record("epochs = 1\n", "1a")  # the other job, which has ended already
         return claim(directory)
 
     monkeypatch.setattr(RunDirectory, "claim", late)

@@ -155,6 +155,10 @@ class TrainConfig(_Options):
         False, "run", "Go on with the run in the run directory, if there is one",
         on_resume="unrecorded", trainer=True,
     )  # fmt: skip
+    allow_changed_data: bool = option(
+        False, "run", "With --resume: go on although the data have changed since the run began",
+        on_resume="unrecorded", trainer=True,
+    )  # fmt: skip
     checkpoint_every: str = option(
         "1", "run", "N epochs, or Ns for N steps", on_resume="free", trainer=True,
         pattern="[1-9][0-9]{0,8}s?", expects="N (epochs) or Ns (steps), as 1 or 500s",
@@ -229,6 +233,7 @@ class PredictConfig(_Options):
     probabilities: bool = option(
         False, "output", "Write the network's outputs instead of class numbers"
     )
+    force: bool = option(False, "output", "Replace the file if it is there")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from distnn.errors import InputError
+from distnn.checks import LARGEST_SEED, number
 
 # Keeps these draws apart from the draws of weights and dropout under the same seed.
 ORDER_STREAM = 0x6F72646572  # "order"
@@ -20,17 +20,14 @@ def epoch_order(
 
     Args:
         n: number of items.
-        seed: 0 <= seed < 2**64.
+        seed: 0 <= seed < 2**63.
         epoch: >= 0.
         out: (n,) intp, overwritten and returned; None makes a new one.
 
     Raises:
         InputError: the seed is out of range.
     """
-    if not 0 <= seed < 2**64:
-        raise InputError(
-            f"{seed} is out of range", where="seed", remedy="give an integer from 0 to 2**64 - 1"
-        )
+    number(seed, "seed", whole=True, least=0, most=LARGEST_SEED)
     key = np.array([seed, ORDER_STREAM], np.uint64)
     counter = np.array([0, 0, 0, epoch], np.uint64)
     if out is None:

@@ -3,7 +3,7 @@
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,21 @@ class BackgroundWriter:
         directory: made already.
         keep: how many checkpoints stay, besides the best.
         position: the one that the directory holds; what was recorded after it is removed.
+        known: lines of the metrics that its checkpoint holds, in case that they were lost.
+
+    Attributes:
+        lines: of the metrics when training begins.
 
     Raises:
         InputError: metrics or timings are damaged or cannot be written.
     """
 
-    def __init__(self, directory: RunDirectory, keep: int, position: Position) -> None:
+    def __init__(
+        self, directory: RunDirectory, keep: int, position: Position, known: Iterable[str]
+    ) -> None:
         self._directory, self._keep = directory, keep
-        for path in (directory.metrics, directory.timings):
-            metrics.truncate_after(path, position.epoch)
+        metrics.truncate_after(directory.timings, position.epoch)
+        self.lines = metrics.truncate_after(directory.metrics, position.epoch, known)
         self._saved_steps = position.steps
         self._best = checkpoint.best_loss(directory.checkpoints)
         self._failure = ""

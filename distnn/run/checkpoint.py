@@ -189,9 +189,10 @@ def mark_best(path: Path) -> Path:
 def best_loss(directory: Path) -> float:
     """The loss of the best checkpoint; infinity if there is none that can be read."""
     try:
-        return float(read(find(directory, BEST)).meta.get("loss", math.inf))
+        loss = read(find(directory, BEST)).meta.get("loss")
     except CheckpointError:
         return math.inf
+    return loss if isinstance(loss, float) else math.inf
 
 
 def prune(directory: Path, keep: int) -> None:
@@ -271,7 +272,7 @@ def _save(path: Path, tensors: Mapping[str, np.ndarray], strings: Mapping[str, s
         header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb", buffering=0) as file:
+    with path.open("xb", buffering=0) as file:
         _write_all(file, len(text).to_bytes(8, "little") + text)
         for name in names:
             _write_all(file, _bytes(tensors[name]))

@@ -4,19 +4,21 @@ import errno
 import fcntl
 import os
 import platform
+import stat
 import time
 from pathlib import Path
 from typing import BinaryIO
 
 from distnn.errors import InputError
-from distnn.run.files import leftovers, write_text
+from distnn.run.files import leftovers, without_links, write_text
 
 
 class RunDirectory:
     """The files of one run under `path`; nothing is touched before ``make_folders`` or ``claim``.
 
     ``config``, ``metrics``, ``timings``, ``summary`` are files, ``checkpoints`` a directory;
-    ``lock`` is the file by which one job keeps others from writing here.
+    ``lock`` is the file by which one job keeps others from writing here; ``id`` holds the run's
+    identity, which its checkpoints carry, too.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -27,6 +29,7 @@ class RunDirectory:
         self.summary = self.path / "summary.json"
         self.checkpoints = self.path / "checkpoints"
         self.lock = self.path / "writer.lock"
+        self.id = self.path / "run.id"
         self._held: BinaryIO | None = None
 
     def __str__(self) -> str:
@@ -35,7 +38,9 @@ class RunDirectory:
     def holds_run(self) -> bool:
         """Whether a run was recorded here; raises InputError if that cannot be seen."""
         try:
-            return self.config.exists() or any(self.checkpoints.glob("*.safetensors"))
+            files = (self.config, self.metrics, self.timings, self.summary)
+            there = any(path.exists() for path in files)
+            return there or any(self.checkpoints.glob("*.safetensors"))
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", str(self.path)) from None
 
@@ -78,8 +83,10 @@ class RunDirectory:
             InputError: another process is writing here; its host and number are named.
         """
         try:
-            file = self.lock.open("a+b")
+            file = os.fdopen(_open_or_make(self.lock), "r+b")
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                error = OSError(error.errno, f"{self.lock.name} is a link")
             raise self._unwritable(error) from None
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,7 +98,8 @@ class RunDirectory:
                 return False
             what, remedy = f"{owner} is writing here", "wait for it, or give another --run-dir"
             raise InputError(what, str(self.path), remedy) from None
-        file.truncate(0)
+        file.seek(0)
+        file.truncate()
         file.write(f"process {os.getpid()} on {platform.node()}".encode())
         file.flush()
         self._held = file
@@ -104,20 +112,34 @@ class RunDirectory:
             self._held = None
 
     def remove_leftovers(self) -> None:
-        """Remove what killed writers left; only for a job that has claimed the directory."""
+        """Remove what killed writers left, if this job holds the directory's lock."""
+        if self._held is None:
+            return
         try:
             for path in (*leftovers(self.path), *leftovers(self.checkpoints)):
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def record(self, config: str) -> None:
-        """Write config.toml, or replace it, as when a resumed run gets more epochs.
+    def identity(self) -> str:
+        """The run's identity; empty if none is recorded, as by distnn before it had one."""
+        try:
+            with os.fdopen(without_links(self.id, os.O_RDONLY), "rb") as file:
+                return file.read(100).decode(errors="replace").strip()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", str(self.id)) from None
+
+    def record(self, config: str, identity: str) -> None:
+        """Write the run's identity and config.toml, which more epochs of a resumed run replace.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: they cannot be written.
         """
         try:
+            if self.identity() != identity:
+                write_text(self.id, identity + "\n")
             write_text(self.config, config)
         except OSError as error:
             raise self._unwritable(error) from None
@@ -125,6 +147,14 @@ class RunDirectory:
     def _unwritable(self, error: OSError) -> InputError:
         what = f"cannot be written: {error.strerror or error}"
         return InputError(what, str(self.path), "give another --run-dir")
+
+
+def _open_or_make(path: Path) -> int:
+    handle = without_links(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EEXIST, "the lock is not a file")
+    return handle
 
 
 def default_path(data: str, parent: str | Path = "runs") -> Path:

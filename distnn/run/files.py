@@ -3,11 +3,17 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 TEMPORARY = ".tmp"
+# What stands beside a run's own files while they are written, see `write_whole`.
+UNFINISHED = re.compile(
+    r"\.(config\.toml|run\.id|summary\.json|(metrics|timings)\.jsonl|(best|step-\d+)\.safetensors)"
+    r"\.\d+\.[0-9a-f]{8}" + re.escape(TEMPORARY)
+)
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -76,5 +82,13 @@ def reason(error: OSError) -> str:
 
 
 def leftovers(directory: Path) -> list[Path]:
-    """What writers that were killed left behind."""
-    return sorted(directory.glob(f".*{TEMPORARY}"))
+    """What writers of a run that were killed left behind; nothing where a link leads to."""
+    if directory.is_symlink():
+        return []
+    names = directory.glob(f".*{TEMPORARY}")
+    return sorted(path for path in names if UNFINISHED.fullmatch(path.name))
+
+
+def without_links(path: str | Path, flags: int) -> int:
+    """Open a file of a run's directory, as ``os.open``; a link in its place is an OSError."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)

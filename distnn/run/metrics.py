@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distnn.errors import InputError
-from distnn.run.files import flush_directory, write_text
+from distnn.run.files import flush_directory, without_links, write_text
 
 
 def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -26,8 +26,8 @@ def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         OSError: no space, no permission; the file is as it was.
     """
-    lines = "".join(json.dumps(_plain(record), allow_nan=False) + "\n" for record in records)
-    with path.open("ab", buffering=0) as file:
+    lines = "".join(map(line, records))
+    with open(path, "ab", buffering=0, opener=without_links) as file:
         before = file.tell()
         try:
             if file.write(lines.encode()) < len(lines):
@@ -49,19 +49,35 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [record for _, record in _lines(path)]
 
 
-def truncate_after(path: Path, epoch: int) -> None:
+def line(record: Mapping[str, Any]) -> str:
+    """The line of a record, as ``append`` writes it."""
+    return json.dumps(_plain(record), allow_nan=False) + "\n"
+
+
+def truncate_after(path: Path, epoch: int, known: Iterable[str] = ()) -> list[str]:
     """Keep the lines of epochs up to `epoch`, byte for byte, as a resumed run needs them.
+
+    Args:
+        known: lines, of which those are added that the file has not.
+
+    Returns:
+        The lines that the file now holds.
 
     Raises:
         InputError: the file is damaged, or cannot be read or written.
     """
-    if not path.exists():
-        return
-    kept = b"".join(line for line, record in _lines(path) if record.get("epoch", 0) <= epoch)
+    found = [(record.get("epoch", 0), text.decode()) for text, record in _lines(path)]
+    there = {number for number, _ in found}
+    added = [(json.loads(text)["epoch"], text) for text in known]
+    found += [(number, text) for number, text in added if number not in there]
+    kept = [text for number, text in sorted(found, key=lambda one: one[0]) if number <= epoch]
+    if not kept and not path.exists():
+        return []
     try:
-        write_text(path, kept.decode())
+        write_text(path, "".join(kept))
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", str(path)) from None
+    return kept
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:

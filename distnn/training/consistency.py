@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from distnn.config.options import TrainConfig
-from distnn.errors import InputError
+from distnn.errors import InputError, printable
 from distnn.nn import products
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer
@@ -23,7 +23,9 @@ from distnn.parallel.reduction.strategies import SAME_ON_ANY_RANKS
 from distnn.run.fingerprint import differences, fingerprint
 
 # Of rank 0's files and display, or, as the BLAS, taken from rank 0.
-MAY_DIFFER = {"run_dir", "resume", "keep", "progress", "stall_timeout", "blas"}
+MAY_DIFFER = {
+    "run_dir", "resume", "allow_changed_data", "keep", "progress", "stall_timeout", "blas",
+}  # fmt: skip
 
 
 def check_fit(
@@ -115,7 +117,8 @@ def start_messages(here: Mapping[str, Any], recorded: Mapping[str, Any] | None) 
         )
     changes = differences(here["fingerprint"], before.get("fingerprint", here["fingerprint"]))
     if changes:
-        lines.append(f"bits may differ from those of a run without a stop: {'; '.join(changes)}")
+        changed = printable("; ".join(changes))
+        lines.append(f"bits may differ from those of a run without a stop: {changed}")
     return lines
 
 

@@ -71,6 +71,8 @@ class Loader:
         scale_targets: standardise real targets, so that a network with linear output need not
             first grow to the scale of dollars or kelvins.
         tensors: what a checkpoint keeps of it, complete when it is read.
+        scaled_as: tensors of the run's checkpoint, if it goes on: data are scaled as those that the
+            network was trained on, also where they have changed.
     """
 
     train: "Part"
@@ -78,6 +80,7 @@ class Loader:
     test: "Part | None"
     scale_targets: bool
     tensors: dict[str, Array] = field(default_factory=dict)
+    scaled_as: dict[str, Array] = field(default_factory=dict)
 
     @classmethod
     def open(cls, source: "Source", output: str | None, loss: str | None) -> "Loader":
@@ -100,12 +103,16 @@ class Loader:
         """Fill the data sets; raises InputError for a value that is not finite or too large."""
         write(train, self.train.x, self.targets.values, self.targets.where, None)
         self.tensors["data"] = digest(train)
-        scaling = Scaling.measure(train.X, self.train.x.dtype)
+        scaling = self._recorded("scaling", train.X.shape[1] - 1)
+        if scaling is None:
+            scaling = Scaling.measure(train.X, self.train.x.dtype)
         scaling.apply(train.X)
         self._keep("scaling", scaling)
         target_scaling = None
         if self.scale_targets:
-            target_scaling = Scaling.standardise(train.T)
+            target_scaling = self._recorded("target_scaling", train.T.shape[1])
+            if target_scaling is None:
+                target_scaling = Scaling.standardise(train.T)
             target_scaling.apply_targets(train.T)
             self._keep("target_scaling", target_scaling)
         if test is not None and self.test is not None:
@@ -120,6 +127,10 @@ class Loader:
             "target_names": self.train.target_names,
         }
         return about, self.tensors
+
+    def _recorded(self, name: str, columns: int) -> Scaling | None:
+        scaling = saved_scaling(self.scaled_as, name)
+        return scaling if scaling is not None and len(scaling.shift) == columns else None
 
     def _keep(self, name: str, scaling: Scaling) -> None:
         for key, array in scaling.arrays().items():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from distnn.data.rows import Rows, fill
 from distnn.data.scaling import Scaling
-from distnn.data.sources import Part, check_features
+from distnn.data.sources import ARRAYS, Part, check_features
 from distnn.data.targets import CLASSIFICATION, check_like
 from distnn.errors import InputError
 from distnn.nn.backprop import SlicePass
@@ -19,15 +19,21 @@ from distnn.nn.network import Network, decide
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, needed_bytes
 from distnn.run import checkpoint
-from distnn.run.checkpoint import Checkpoint, CheckpointError
+from distnn.run.checkpoint import Checkpoint
 from distnn.run.directory import RunDirectory
 from distnn.run.files import reason, write_output
-from distnn.training.dataset import allocate, array_specs, share
+from distnn.training.dataset import allocate, array_specs, digests, share
 from distnn.training.evaluation import ROWS, Evaluation, rank_slices
 from distnn.training.loading import saved_scaling, write_scaled
+from distnn.training.saved import check_test_set, checked_network, settings_of
 
 Array = NDArray[Any]
 log = logging.getLogger(__name__)
+
+NO_PREPARATION = (
+    "a program trained it on rows as it gave them, and no scaling is recorded:"
+    " the rows must be prepared as that program does"
+)
 
 
 @dataclass(frozen=True)
@@ -58,24 +64,22 @@ class Trained:
         """
         directory = RunDirectory(run_dir)
         found = checkpoint.read(checkpoint.find(directory.checkpoints, which))
-        return cls.of(found)
+        trained = cls.of(found)
+        if settings_of(found).data == ARRAYS:
+            log.warning("%s: %s", run_dir, NO_PREPARATION)
+        return trained
 
     @classmethod
     def of(cls, found: Checkpoint) -> "Trained":
         """The network of a checkpoint; raises InputError."""
-        try:
-            network = Network(**found.meta["network"])
-            weights = found.weights()
-            task, classes = str(found.meta["task"]), int(found.meta["classes"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"is no training run's: {error}", str(found.path)) from None
+        network = checked_network(found)
+        network.bind(found.weights())
         scaling = saved_scaling(found.tensors, "scaling")
-        whole = weights.shape == (network.size,) and weights.dtype == network.dtype
-        if scaling is None or not whole or len(scaling.shift) != network.layers[0]:
-            raise CheckpointError("does not fit the network that it describes", str(found.path))
-        network.bind(weights)
+        assert scaling is not None
         target_scaling = saved_scaling(found.tensors, "target_scaling")
-        return cls(network, scaling, target_scaling, task, classes, found)
+        return cls(
+            network, scaling, target_scaling, found.meta["task"], found.meta["classes"], found
+        )
 
     @property
     def is_classification(self) -> bool:
@@ -93,14 +97,17 @@ class Trained:
         return self.checkpoint.meta.get("feature_names"), self.checkpoint.meta.get("target_names")
 
 
-def evaluate(comm: Communicator, trained: Trained | None, part: Part | None) -> dict[str, Any]:
+def evaluate(
+    comm: Communicator, trained: Trained | None, part: Part | None, is_own: bool = False
+) -> dict[str, Any]:
     """Number of items, loss, and accuracy or r2, on every rank. Collective.
 
     Args:
         trained, part: on rank 0; the targets are checked already, see `Trained.checked`.
+        is_own: on rank 0, whether the part is to be the test set that the run had.
 
     Raises:
-        InputError: on every rank, for a value that is not finite.
+        InputError: on every rank, for a value that is not finite, or a test set that has changed.
     """
     common = None
     if trained is not None and part is not None:
@@ -119,6 +126,8 @@ def evaluate(comm: Communicator, trained: Trained | None, part: Part | None) -> 
         assert trained is not None
         assert part is not None
         write_scaled(dataset, part, trained.scaling, trained.target_scaling)
+        if is_own:
+            check_test_set(trained.checkpoint, part.x.where, digests(test=dataset))
 
     comm.on_first(read)
     share(comm, dataset)
@@ -195,8 +204,6 @@ def write_predictions(path: str, trained: Trained, A: Array, probabilities: bool
         InputError: no space, no permission; what was in the file before is untouched.
     """
     table, heading = _predictions(trained, A, probabilities)
-    if Path(path).exists():
-        log.warning("%s was there already and is replaced", path)
 
     def write(aside: Path) -> None:
         with aside.open("wb") as file:

@@ -1,14 +1,16 @@
 """The files of a run: its directory from the first claim to the summary. Rank 0 alone has them."""
 
+import json
 import logging
 import math
+import secrets
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from distnn.config.options import TrainConfig, merge_resumed
@@ -24,9 +26,12 @@ from distnn.run.fingerprint import fingerprint
 from distnn.run.position import Position
 from distnn.run.progress import Progress
 from distnn.training.consistency import reduction_facts, start_messages
+from distnn.training.saved import check_data, check_identity, check_settings, checked_network
 from distnn.training.session import Session
 
 Array = NDArray[Any]
+
+LINES_KEPT = 100  # of the metrics in every checkpoint, in case that they are lost
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +57,7 @@ class RunFiles:
         self._meta: dict[str, Any] = {}
         self._tensors: dict[str, Array] = {}
         self._record: Mapping[str, Any] = {}  # of the last epoch
+        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
 
     @property
     def position(self) -> Position:
@@ -85,6 +91,10 @@ class RunFiles:
             )
             if self.checkpoint is None:
                 self._start_over()
+            else:
+                checked_network(self.checkpoint)
+                check_identity(self.checkpoint, self.directory.identity())
+                check_settings(self.checkpoint, config)
         except InputError:
             self.close()
             raise
@@ -114,6 +124,18 @@ class RunFiles:
             return None, {}
         return self.checkpoint.weights(), self.checkpoint.state()
 
+    def scaled_as(self, config: TrainConfig) -> dict[str, Array]:
+        """What holds the scaling of the data, where they are not to be measured again.
+
+        Without digests of all values, as distnn recorded none once, moments that are measured
+        again help to find a change.
+        """
+        if self.checkpoint is None or not (
+            config.allow_changed_data or "data" in self.checkpoint.meta
+        ):
+            return {}
+        return self.checkpoint.tensors
+
     def begin(
         self,
         config: TrainConfig,
@@ -126,30 +148,35 @@ class RunFiles:
 
         Args:
             items: of the training set.
-            data: what a checkpoint says of the data set.
+            data: what a checkpoint says of the data set; ``data`` are its digests.
             tensors: what a checkpoint holds of the data set.
 
         Raises:
             InputError: the data are not those that the run was started with; no permission.
         """
-        if self.checkpoint is not None:
-            _check_same_data(self.checkpoint, config.data, tensors)
-        self.directory.record(to_toml(config))
+        steps = -(-items // config.batch_size)
+        recorded = self.checkpoint.meta if self.checkpoint else {}
+        if self.checkpoint is not None and not config.allow_changed_data:
+            check_data(self.checkpoint, config.data, data["data"], tensors, steps)
+        identity = self.directory.identity() or recorded.get("run") or secrets.token_hex(16)
+        self.directory.record(to_toml(config), identity)
         self._tensors = dict(tensors)
+        here = fingerprint(products.in_use())
+        before = recorded.get("fingerprints", [recorded.get("fingerprint", here)])
         self._meta = {
+            "run": identity,
             "network": session.network.config(),
             "optimizer": {"name": session.optimizer.name, **session.optimizer.config()},
             **data,
-            "settings": config.to_dict(),
+            "settings": config.with_full_paths().to_dict(),
             **reduction_facts(config.reduce, session.comm.size),
-            "fingerprint": fingerprint(products.in_use()),
+            "fingerprint": here,
+            "fingerprints": before if here in before else [*before, here],
         }
-        self._writer = BackgroundWriter(self.directory, config.keep, session.position)
+        self._begin_writing(config.keep, session.position, recorded.get("records", []))
         self._record = {}
-        steps = -(-items // config.batch_size)
         done = session.position.epoch
         self.progress = Progress(config.progress, sys.stderr, config.epochs, steps, done)
-        recorded = self.checkpoint.meta if self.checkpoint else None
         for line in start_messages(self._meta, recorded):
             log.warning("%s", line)
         self.checkpoint = None
@@ -163,6 +190,7 @@ class RunFiles:
         rate = items / seconds if seconds > 0 else math.inf
         timing = {"epoch": record["epoch"], "seconds": seconds, "samples_per_second": rate}
         self._record = dict(record)
+        self._lines.append(metrics.line(record))
         self._begun.append(self._record, timing)
         self.progress.epoch(record, rate)
 
@@ -172,7 +200,7 @@ class RunFiles:
         """Save a checkpoint beside the training; a failure is logged, and training continues."""
         vectors = {f"W{l}": W for l, W in enumerate(weights, 1)}
         vectors |= {f"optimizer.{name}": vector for name, vector in state.items()}
-        meta = self._meta
+        meta = self._meta | {"records": list(self._lines)}
         if position.step == 0:  # only then the last record is of these weights
             loss = self._record.get("test_loss", self._record.get("train_loss", math.inf))
             if math.isfinite(loss):
@@ -185,6 +213,8 @@ class RunFiles:
 
     def finish(self, session: Session, items: int, started: float) -> dict[str, Any]:
         """Write and return the summary.
+
+        That of a run which was finished before stays as it is.
 
         Args:
             items: how many were trained on since `started`, a time of `time.perf_counter`.
@@ -209,7 +239,13 @@ class RunFiles:
             **measures,
             "seconds": seconds,
             "samples_per_second": items / seconds,
+            "fingerprints": self._meta["fingerprints"],
         }
+        if items == 0:
+            summary |= self._rates_before()
+            if self._is_finished(summary):
+                log.warning("%s: the run is finished, nothing was left to do", self.directory)
+                return summary
         try:
             metrics.write_summary(self.directory.summary, summary)
         except OSError as error:
@@ -224,6 +260,29 @@ class RunFiles:
             self.progress.close()
             self._writer = None
         self.directory.release()
+
+    def _begin_writing(self, keep: int, position: Position, known: list[str]) -> None:
+        self._writer = BackgroundWriter(self.directory, keep, position, known)
+        self._lines.clear()
+        self._lines.extend(self._writer.lines)
+        if missing := position.epoch - len(self._writer.lines):
+            what = f"{missing} of {position.epoch} epochs have no line, nor has the checkpoint one"
+            log.warning("%s: %s", self.directory.metrics, what)
+
+    def _rates_before(self) -> dict[str, Any]:
+        """Seconds and samples per second of the last epoch, for a job that trained nothing."""
+        last = metrics.read(self.directory.timings)[-1:]
+        names = ("seconds", "samples_per_second")
+        return {name: one[name] for one in last for name in names if type(one.get(name)) is float}
+
+    def _is_finished(self, summary: Mapping[str, Any]) -> bool:
+        """Whether the summary of these weights is there already."""
+        try:
+            there = json.loads(self.directory.summary.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return False
+        same = ("weights_sha256", "optimizer_sha256", "steps")
+        return isinstance(there, dict) and all(there.get(key) == summary[key] for key in same)
 
     @property
     def _begun(self) -> BackgroundWriter:
@@ -241,13 +300,3 @@ class RunFiles:
             remedy = "restore them, or start another run with --run-dir"
             raise InputError("the checkpoints of this finished run are gone", where, remedy)
         log.warning("%s: holds no checkpoint; the run begins anew, at step 0", where)
-
-
-def _check_same_data(found: Checkpoint, name: str, tensors: Mapping[str, Array]) -> None:
-    for key, array in tensors.items():
-        if not np.array_equal(found.tensors.get(key, ()), array):
-            raise InputError(
-                "holds other data than when the run was started",
-                where=name,
-                remedy="give the same data, or start another run with --run-dir",
-            )

@@ -22,7 +22,7 @@ from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
 from distnn.training import session as sessions
 from distnn.training.consistency import agree_on_blas, check_fit
-from distnn.training.dataset import Dataset, digest, from_arrays, shared_bytes
+from distnn.training.dataset import Dataset, digest, digests, from_arrays, shared_bytes
 from distnn.training.evaluation import Evaluation, are_classes
 from distnn.training.loop import Loop, Record
 from distnn.training.session import Session, check_slices, empty_slices_message
@@ -75,6 +75,7 @@ class Trainer:
         clip_norm: the largest norm a gradient may have; None for no limit.
         schedule, warmup: the course of the learning rate, see `distnn.nn.schedules`.
         run_dir: where `fit` writes metrics, checkpoints and the summary; None: nowhere.
+        allow_changed_data: with `resume`, go on although the rows or targets have changed.
         resume: continue the run that is in `run_dir`, if there is one. A script that is run again
             ends as it would have ended undisturbed: each `fit` continues to its own total of
             epochs; those that the run has done already are skipped.
@@ -200,17 +201,12 @@ class Trainer:
         if (before.epoch, before.step) > (until, 0):
             files = None  # the run is further than this fit goes
 
-        def begin() -> None:
-            if files is not None and data.recorded is not None:
-                config = dataclasses.replace(self.config, epochs=until)
-                files.begin(config, session, items, *data.recorded())
-
         def finish() -> dict[str, Any] | None:
             trained = session.items_since(before, items)
             return None if files is None else files.finish(session, trained, started)
 
         try:
-            comm.on_first(begin)
+            comm.on_first(lambda: self._begin(files, session, data, until))
             self._until = until
             evaluation = None
             if data.test is not None:
@@ -293,12 +289,31 @@ class Trainer:
 
     def _restore(self, comm: Communicator, files: "RunFiles | None") -> None:
         """Take over position, weights and optimizer state of the files' checkpoint, if any."""
-        found = files is not None and files.checkpoint is not None
-        position = comm.broadcast(vars(files.position) if files and found else None)
+
+        def position_of(files: "RunFiles") -> dict[str, Any] | None:
+            if files.checkpoint is None:
+                return None
+            from distnn.training.saved import check_model
+
+            check_model(files.checkpoint, self.network, self.optimizer)
+            return vars(files.position)
+
+        position = comm.broadcast(comm.on_first(lambda: files and position_of(files)))
         if position is not None:
             until = self._until
             self.load_state(Position(**position), *(files.vectors() if files else (None, {})))
             self._until = until  # a script that is run again counts its epochs from the start
+
+    def _begin(
+        self, files: "RunFiles | None", session: Session, data: TrainingData, until: int
+    ) -> None:
+        """Rank 0: begin the files of a run, if any are written."""
+        if files is None or data.recorded is None:
+            return
+        about, tensors = data.recorded()
+        about = {**about, "data": digests(training=data.train, test=data.test)}
+        config = dataclasses.replace(self.config, epochs=until)
+        files.begin(config, session, len(data.train), about, tensors)
 
     def _recorded(self, train: Dataset) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Rank 0: what a checkpoint says of arrays."""

@@ -333,12 +333,13 @@ def test_config_repeats_the_run(tmp_path_factory, config):
     directory = tmp_path_factory.mktemp("toml")
     text = to_toml(config)
     values = tomllib.loads(text)
-    assert not {"run_dir", "resume", "progress"} & set(values)
+    assert not {"run_dir", "resume", "allow_changed_data", "progress"} & set(values)
     (directory / "config.toml").write_text(text, encoding="utf-8", newline="")
     again = read_recorded(directory / "config.toml")
     elsewhere = dataclasses.replace(
-        again, run_dir=config.run_dir, resume=config.resume, progress=config.progress
-    )
+        again, run_dir=config.run_dir, resume=config.resume, progress=config.progress,
+        allow_changed_data=config.allow_changed_data,
+    )  # fmt: skip
     assert to_toml(elsewhere) == text
     for name in set(config.to_dict()) - {"data", "test_data"}:
         assert getattr(elsewhere, name) == getattr(config, name)

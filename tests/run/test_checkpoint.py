@@ -307,7 +307,7 @@ def test_find(tmp_path):
 def test_prune_keeps_the_newest_and_the_best(tmp_path):
     paths = [write(tmp_path, checkpoint.step_name(n), TENSORS, {"step": n}) for n in range(8, 14)]
     best = checkpoint.mark_best(paths[0])
-    left = tmp_path / ".step-0000000009.safetensors.1.ab.tmp"
+    left = tmp_path / ".step-0000000009.safetensors.1.0123abcd.tmp"
     left.write_bytes(b"torn")
     checkpoint.prune(tmp_path, 2)
     assert sorted(tmp_path.iterdir()) == sorted([best, paths[4], paths[5]])

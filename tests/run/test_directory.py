@@ -17,19 +17,23 @@ def test_make_then_record(tmp_path):
     assert not run.holds_run()
     run.refuse_run()
     run.make_folders()
-    run.record("epochs = 3\n")
+    run.record("epochs = 3\n", "1a")
     assert run.holds_run()
     assert run.config.read_text() == "epochs = 3\n"
     assert run.checkpoints.is_dir()
     run.make_folders()
     run.require_run()
-    run.record("epochs = 4\n")
+    run.record("epochs = 4\n", "1a")
     assert run.config.read_text() == "epochs = 4\n"
-    assert sorted(path.name for path in run.path.iterdir()) == ["checkpoints", "config.toml"]
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "checkpoints",
+        "config.toml",
+        "run.id",
+    ]
 
 
 def test_a_second_run_is_refused(tmp_path):
-    RunDirectory(tmp_path).record("first")
+    RunDirectory(tmp_path).record("first", "1a")
     with pytest.raises(InputError, match="already holds a run; use --resume or another --run-dir"):
         RunDirectory(tmp_path).refuse_run()
 
@@ -76,13 +80,61 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
     assert not RunDirectory(tmp_path).claim()
 
 
-def test_what_killed_writers_left_is_removed(tmp_path):
-    run = RunDirectory(tmp_path)
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    run = RunDirectory(tmp_path / "r")
     run.make_folders()
-    for directory in (run.path, run.checkpoints):
-        (directory / ".x.1.ab.tmp").write_bytes(b"torn")
+    torn = [run.path / f".{name}.12.0123abcd.tmp" for name in ("config.toml", "metrics.jsonl")]
+    torn.append(run.checkpoints / ".step-0000000009.safetensors.12.0123abcd.tmp")
+    others = [run.path / ".mine.tmp", run.checkpoints / ".step-9.tmp", run.path / "a.tmp"]
+    for path in torn + others:
+        path.write_bytes(b"torn")
     run.remove_leftovers()
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert all(path.exists() for path in torn)  # not before it is claimed
+    run.claim()
+    run.remove_leftovers()
+    assert not any(path.exists() for path in torn)
+    assert all(path.exists() for path in others)
+    run.release()
+
+
+def test_nothing_is_removed_through_a_link(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    torn = elsewhere / ".step-0000000009.safetensors.12.0123abcd.tmp"
+    torn.write_bytes(b"another run is writing it")
+    run = RunDirectory(tmp_path / "r")
+    run.path.mkdir()
+    run.checkpoints.symlink_to(elsewhere)
+    run.claim()
+    run.remove_leftovers()
+    assert torn.exists()
+    run.release()
+
+
+@pytest.mark.parametrize("content", [b"do not lose me", None])
+def test_a_lock_that_is_a_link_is_refused(tmp_path, content):
+    target = tmp_path / "target"
+    if content is not None:
+        target.write_bytes(content)
+    run = RunDirectory(tmp_path / "r")
+    run.path.mkdir()
+    run.lock.symlink_to(target)
+    with pytest.raises(InputError, match=r"writer\.lock is a link"):
+        run.claim()
+    assert (target.read_bytes() if target.exists() else None) == content
+
+
+def test_a_lock_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "writer.lock")
+    with pytest.raises(InputError, match="not a file"):
+        RunDirectory(tmp_path).claim()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl", "summary.json"])
+def test_files_of_something_else_are_not_taken_for_a_new_run(tmp_path, name):
+    (tmp_path / name).write_text("{}\n")
+    with pytest.raises(InputError, match="already holds a run"):
+        RunDirectory(tmp_path).refuse_run()
 
 
 def test_a_file_in_the_way(tmp_path):

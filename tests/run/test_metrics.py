@@ -75,3 +75,10 @@ def test_summary(tmp_path):
     metrics.write_summary(path, {"steps": 4, "train_loss": np.float32(0.5), "test_r2": math.nan})
     assert json.loads(path.read_text()) == {"steps": 4, "train_loss": 0.5, "test_r2": None}
     assert [one.name for one in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_nothing_is_written_through_a_link(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "target")
+    with pytest.raises(OSError, match="symbolic links"):
+        metrics.append(tmp_path / "metrics.jsonl", [{"epoch": 1}])
+    assert not (tmp_path / "target").exists()

@@ -21,7 +21,9 @@ from distnn.run.position import Position
 from distnn.training.run_files import RunFiles
 
 W = [np.arange(6, dtype=np.float32).reshape(3, 2)]
-STATE = {"m": np.ones(6, np.float32)}
+STATE = {"m": np.ones(6, np.float32), "v": np.ones(6, np.float32)}
+ABOUT = {"task": "regression", "classes": 0, "data": {"training rows": "ab"}}
+TENSORS = {"scaling.shift": np.zeros(2), "scaling.scale": np.ones(2)}
 
 
 class Disk:
@@ -41,7 +43,7 @@ class Disk:
         )  # fmt: skip
         self.files.open(TrainConfig(resume=resume))
         self.files.make()
-        self.files.begin(self.config, self.session, 10, {"task": "x"}, {})
+        self.files.begin(self.config, self.session, 10, ABOUT, TENSORS)
 
     def epoch(self, number: int, loss: float, steps: int = 4) -> None:
         record = {"epoch": number, "step": number * steps, "train_loss": loss}
@@ -84,7 +86,7 @@ def test_what_a_checkpoint_holds_is_what_comes_back(disk: Disk) -> None:
     assert np.array_equal(weights, W[0].reshape(-1))
     assert np.array_equal(state["m"], STATE["m"])
     assert again.checkpoint is not None
-    assert again.checkpoint.meta["task"] == "x"
+    assert again.checkpoint.meta["task"] == "regression"
     again.close()
 
 
@@ -135,6 +137,7 @@ def test_failed_writes_are_reported_each_time_and_training_goes_on(
             patched.setattr(os, "fsync", refused)
         elif call == "open":
             patched.setattr(Path, "open", refused)
+            patched.setattr(metrics, "without_links", refused)
         else:
             patched.setattr(checkpoint, "_write_all", refused)
             patched.setattr(metrics, "append", refused)
