@@ -22,19 +22,19 @@ def bench(comm: "Communicator", argv: Sequence[str]) -> None:
     from distnn.run.fingerprint import fingerprint
     from distnn.training.consistency import agree_on_blas
 
-    told = comm.broadcast(on_first(comm, _parse, argv))
-    config = BenchConfig.from_dict(told)
+    options = comm.broadcast(on_first(comm, _parse, argv))
+    config = BenchConfig.from_dict(options)
     agree_on_blas(comm, config.blas)
     figures: list[Mapping[str, Any]] = []
     if config.json:  # now, so that minutes of measuring do not end with a path that will not do
-        comm.on_first(lambda: _write(str(config.json), {"settings": told}))
+        comm.on_first(lambda: _write(str(config.json), {"settings": options}))
     for case in Case.all_of(config.networks):
         figures.append(measure(comm, case, config))
         if comm.is_first:
             print(_line(figures[-1], with_heading=len(figures) == 1), flush=True)
     if config.json:
         report = {
-            "settings": told,
+            "settings": options,
             "fingerprint": fingerprint(products.in_use()),
             "figures": figures,
         }

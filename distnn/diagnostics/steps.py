@@ -75,8 +75,8 @@ class Bench:
     def of_all(self, values: list[float]) -> np.ndarray:
         """The values of all ranks, (ranks, values), on every rank."""
         gathered = self.comm.gather(np.array(values), [len(values)] * self.comm.size)
-        told = self.comm.broadcast(None if gathered is None else gathered.tolist())
-        return np.array(told).reshape(self.comm.size, -1)
+        shared = self.comm.broadcast(None if gathered is None else gathered.tolist())
+        return np.array(shared).reshape(self.comm.size, -1)
 
     def limit(self) -> float:
         """Seconds that a step needs at least, see `limit`."""
@@ -123,7 +123,7 @@ def measure(comm: Communicator, case: Case, config: BenchConfig) -> dict[str, An
                 limits.append(bench.limit())
     bench.close()
     seconds, least = float(np.median(whole)), min(limits)
-    # the stopwatch takes time itself: its shares are told of the step that nobody measured
+    # profiling takes time itself: its shares are applied to the step that was not profiled
     shares = np.median(parts, axis=0) * (seconds / float(np.median(taken_apart)))
     return {
         **asdict(case),

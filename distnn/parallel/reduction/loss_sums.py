@@ -13,7 +13,7 @@ class LossSums:
     """Collects the loss sum of each of this rank's slices, step by step.
 
     Losses are only looked at from time to time, so that no message is sent for them in a step;
-    each step's loss can still be told.
+    each step has its own loss all the same.
     """
 
     def __init__(self, comm: Communicator, ownership: Ownership) -> None:

@@ -1,4 +1,4 @@
-"""Which slices belong to which rank and node: what each rank can tell of all others."""
+"""Which slices belong to which rank and node: closed formulas that every rank evaluates."""
 
 from dataclasses import dataclass
 

@@ -90,7 +90,7 @@ class Heartbeat:
                 continue  # it is done
             if silent > self._comm.status.stall_timeout / 2:
                 who = f"rank {first} on" if end - first == 1 else f"ranks {first} to {end - 1} on"
-                text = f"{who} {self._hosts[node]}: nothing was heard for {silent:.0f} s"
+                text = f"{who} {self._hosts[node]}: no message for {silent:.0f} s"
                 found.append((first, text))
             elif late >= 0:
                 found.append((late, f"rank {late} on {self._hosts[node]} has not arrived"))
