@@ -167,7 +167,7 @@ class NodeExchange(Exchange):
         sums, own, me = self._gradients.partial_sums, self.ownership, self.comm.node_rank
         others = [rank for rank in range(node_size) if rank != me]
         gradients = [sums[piece] for rank in others for piece in own.pieces(rank)]
-        few = self._sharded or node_size == 2
+        few = self._sharded or (node_size == 2 and not self._splits)
         if not few or size * dtype.itemsize > cache_lines.CACHE:
             updates_part = self._sharded == self._splits
             lines = self._shared[self._lo : self._hi] if updates_part else None
