@@ -39,8 +39,11 @@ def checked_network(found: Checkpoint) -> Network:
         wrong = next((name for name, holds in _FACTS.items() if not holds(found.meta)), None)
         wrong = wrong or _wrong_tensor(found.tensors, network, found.meta["optimizer"]["name"])
         settings_of(found).check()
+        names = found.meta.get("feature_names")
+        if names is not None and len(names) != network.layers[0]:
+            wrong = wrong or "feature_names"
         if found.meta["position"]["epoch"] > settings_of(found).epochs:
-            wrong = "position"
+            wrong = wrong or "position"
     except (KeyError, TypeError, AttributeError, InputError) as error:
         raise _forged(found, str(error)) from None
     if wrong is not None:
@@ -149,7 +152,7 @@ def _is_position(value: Any) -> bool:
 
 
 def _is_names(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and _are(value, str))
+    return value is None or (isinstance(value, list) and len(value) > 0 and _are(value, str))
 
 
 def _are(values: Any, *kinds: type) -> bool:

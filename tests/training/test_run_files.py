@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -230,3 +232,33 @@ def test_no_thread_outlives_the_files(disk: Disk) -> None:
     while [one for one in threading.enumerate() if "writer" in one.name]:
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+INTRUDERS = """
+import sys
+from distnn.config.options import TrainConfig
+from distnn.errors import InputError
+from distnn.training.run_files import RunFiles
+for number in range(int(sys.argv[2])):
+    files = RunFiles(sys.argv[1])
+    try:
+        files.open(TrainConfig(resume=number % 2 == 0))
+        files.make()
+    except InputError as error:
+        assert "is writing here" in str(error) or "already holds a run" in str(error), error
+    else:
+        raise SystemExit("was let in")
+"""
+
+
+def test_intruders_cost_no_checkpoint(disk: Disk) -> None:
+    """They are refused before they clean up what killed writers left, which this one is writing."""
+    command = [sys.executable, "-c", INTRUDERS, str(disk.path), "200"]
+    with subprocess.Popen(command) as one, subprocess.Popen(command) as other:
+        step = 0
+        while one.poll() is None or other.poll() is None:
+            step += 1
+            assert disk.checkpoint(Position(step=step, steps=step)) == ""
+            assert checkpoint.step_name(step) + ".safetensors" in disk.names
+    assert (one.returncode, other.returncode) == (0, 0)
+    assert step > 10
