@@ -28,16 +28,15 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
     started = time.perf_counter()
     if not comm.is_first:
         load_what_all_need()
-    shared, loader, files = on_first(comm, lambda words: open_run(words, comm.size), argv) or (
-        None, None, None,
-    )  # fmt: skip
+    opened = on_first(comm, lambda words: open_run(words, comm.size), argv)
+    shared, loader, files = opened if opened is not None else (None, None, None)
     from distnn.config.options import TrainConfig
     from distnn.errors import StopRequested
     from distnn.parallel.comm.shared_memory import SharedMemory
     from distnn.training.consistency import mixed_ranks_message
     from distnn.training.factory import build_network, build_optimizer
     from distnn.training.loading import Shape, load
-    from distnn.training.session import shared_bytes
+    from distnn.training.session import vector_bytes
     from distnn.training.trainer import Trainer, TrainingData
 
     try:
@@ -45,7 +44,7 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
         config, shape = TrainConfig.from_dict(shared["config"]), Shape(**shared["shape"])
         comm.status.stall_timeout = config.stall_timeout
         network, optimizer = build_network(config, shape), build_optimizer(config)
-        needed = shared_bytes(network, optimizer, comm, config) + shape.bytes(network.dtype)
+        needed = vector_bytes(network, optimizer, comm, config) + shape.bytes(network.dtype)
         comm = comm.with_memory(needed)
         train_set, test_set = load(comm, SharedMemory(comm), shape, loader, network.dtype)
         if message := mixed_ranks_message(comm):

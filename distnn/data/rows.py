@@ -144,7 +144,7 @@ def check_finite(
     Args:
         values: (n, k) floats.
         place: (row, column) in words, file and array included.
-        given: what the values were converted from, to tell infinity from a type too small.
+        given: what the values were converted from, to distinguish infinity from a type too small.
     """
     finite = np.isfinite(values)
     if finite.all():

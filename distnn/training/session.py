@@ -343,7 +343,7 @@ def layout_of(network: Network, optimizer: Optimizer, slices: int) -> Layout:
     return Layout(grids, network.dtype, slices, tuple(optimizer.state))
 
 
-def shared_bytes(
+def vector_bytes(
     network: Network, optimizer: Optimizer, comm: Communicator, config: TrainConfig
 ) -> int:
     """What a node shares for the vectors of a session, and a margin for what is small."""

@@ -20,12 +20,11 @@ from distnn.parallel.comm.communicator import Communicator, communicator_of
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
-from distnn.training import session as sessions
 from distnn.training.consistency import agree_on_blas, check_fit
 from distnn.training.dataset import Dataset, digest, digests, from_arrays, shared_bytes
 from distnn.training.evaluation import Evaluation, are_classes
 from distnn.training.loop import Loop, Record
-from distnn.training.session import Session, check_slices, empty_slices_message
+from distnn.training.session import Session, check_slices, empty_slices_message, vector_bytes
 
 if TYPE_CHECKING:  # what writes files is loaded where it does
     from distnn.training.run_files import RunFiles
@@ -272,7 +271,7 @@ class Trainer:
             shared_bytes(n, layers[0], layers[-1], classes, self.network.dtype)
             for n, classes in zip(items, columns, strict=True)
         )
-        vectors = sessions.shared_bytes(self.network, self.optimizer, self.comm, self.config)
+        vectors = vector_bytes(self.network, self.optimizer, self.comm, self.config)
         return data + vectors
 
     def _open_files(self, epochs: int) -> None:

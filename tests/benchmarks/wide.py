@@ -5,7 +5,7 @@
 
 For more ranks than this machine has cores: they take turns, so that seconds on the clock say
 nothing, and processor seconds per rank are counted instead. Nothing should grow faster than
-linearly in the ranks of a node, or in the nodes. Nodes are ranks that are told not to share memory,
+linearly in the ranks of a node, or in the nodes. Nodes are ranks that do not share memory,
 on this one machine. The network is 784-30-10, its update by each rank.
 """
 

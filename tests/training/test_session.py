@@ -11,7 +11,7 @@ from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.run.position import Position
 from distnn.training.dataset import Dataset, from_arrays
-from distnn.training.session import MARGIN, Session, check_slices, shared_bytes
+from distnn.training.session import MARGIN, Session, check_slices, vector_bytes
 
 WORLD = MPI.COMM_WORLD
 
@@ -190,6 +190,6 @@ def test_a_node_needs_what_a_session_takes(
     monkeypatch.setattr(SharedMemory, "_allocate", count)
     comm, network = Communicator(), Network([30, 200, 10])
     one = Session(comm, network, Adam(), TrainConfig(batch_size=64, slices=slices, update=update))
-    needed = shared_bytes(network, Adam(), comm, one.config)
+    needed = vector_bytes(network, Adam(), comm, one.config)
     assert sum(taken) <= needed <= sum(taken) + MARGIN + (1 << 16)
     one.close()

@@ -14,6 +14,7 @@ Buckets that a forward pass needs first overtake others.
 """
 
 import heapq
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -28,8 +29,20 @@ from distnn.parallel.reduction.ownership import Ownership
 from distnn.parallel.reduction.step_flags import StepFlags
 from distnn.parallel.reduction.transfer import KINDS, Transfer
 
-WINDOW = 1 << 19  # bytes under way: more than a slow link carries in a tick of the thread; what is
-# more urgent has to wait behind them
+WINDOW = 1 << 19  # bytes under way: more than a link of 1 Gbit/s carries in a tick of the thread;
+# what is more urgent has to wait behind them
+LARGE = 1 << 23  # bytes of a rank's buckets from which the window is twice as large, see `window`
+PATIENCE = 0.005  # seconds without a message after which more is sent all the same
+
+
+def window(total: int) -> int:
+    """The bytes that a rank has under way of `total` in a step.
+
+    Two hosts, 1 Gbit/s: 784-512-512-10 (2.7 MB) took 23.3 ms a step with 512 kB and 25.6 with 1 MB,
+    because lower layers then overtake little; 784-2048-2048-10 (23 MB) 231 and 224, and on four
+    hosts 358 and 334 (`tests/benchmarks/hosts.py`).
+    """
+    return WINDOW if total < LARGE else 2 * WINDOW
 
 
 class Clipping:
@@ -51,7 +64,11 @@ class Clipping:
 
 
 class Outgoing(NamedTuple):
-    """A message to be sent, most urgent first: weights before gradients, lower buckets first."""
+    """A message to be sent, most urgent first: weights before gradients, lower buckets first.
+
+    `size` counts one of the pieces that a message holds, as what comes is counted: nodes may have
+    different numbers of pieces.
+    """
 
     urgency: int
     serial: int
@@ -94,6 +111,8 @@ class Engine:
         self._queue: list[Outgoing] = []
         self._sending: list[Outgoing] = []
         self._ahead = self._open = self._unsummed = 0
+        self._window = window(sum(transfer.bytes for transfer in transfers))
+        self._moved = 0.0  # when something was sent or came
         self._factor: np.floating | None = None
 
     @property
@@ -110,7 +129,7 @@ class Engine:
         self._parts = {t.number: 1 + len(t.sums_in) for t in self._transfers}
         self._old = {t.number: len(t.installs) or 1 for t in self._transfers}
         self._open = self._unsummed = len(self._transfers)
-        self._ahead = 0
+        self._ahead, self._moved = 0, time.monotonic()
         if not self._transfers:
             self._flags.buckets_summed(self._step)
         if self._receives:
@@ -151,6 +170,7 @@ class Engine:
         for index in MPI.Prequest.Testsome(self._receives) or ():
             take_in, transfer, node, size = self._incoming[index]
             self._ahead -= size
+            self._moved = time.monotonic()
             take_in(transfer, node)
 
     def _pieces_came(self, transfer: Transfer, node: int) -> None:
@@ -163,12 +183,20 @@ class Engine:
 
     def _send(self) -> None:
         self._sending = [message for message in self._sending if not message.request.Test()]
-        # about as much comes as goes; where less does, what was sent must have left first
-        while self._queue and (self._ahead < WINDOW or not self._sending):
+        while self._queue and (self._ahead < self._window or self._is_stuck()):
             message = heapq.heappop(self._queue)
             self._ahead += message.size
+            self._moved = time.monotonic()
             self._sending.append(message)
             message.request.Start()
+
+    def _is_stuck(self) -> bool:
+        """Whether nothing comes although all that was sent has left.
+
+        In a step a node gets as much as it sends, but not at all times: others may wait for what
+        the window keeps back.
+        """
+        return not self._sending and time.monotonic() - self._moved > PATIENCE
 
     def _add_up(self) -> bool:
         """The sum of the pieces of one bucket; where nothing stands against it, the update, too."""
@@ -204,8 +232,7 @@ class Engine:
             return False
         if not self._summed:
             return False
-        if not self._summed[0][1].is_packed and not self._is_backward_done():
-            return False
+        # a sum that waited is made apart, or its norm is known: then all backward passes are done
         self._update(heapq.heappop(self._summed)[1], self._factor)
         return True
 
@@ -276,16 +303,15 @@ class Engine:
         self._weights_out: dict[int, list[Outgoing]] = {}
         self._passed_on: dict[int, list[Outgoing]] = {}
         for transfer in self._transfers:
-            pieces = [(node, message.bytes) for node, message in transfer.pieces_out.items()]
             sums = [] if transfer.sums_out is None else [(0, transfer.sums_out)]
             for kind, known, outgoing in (
-                (0, self._pieces_out, pieces),
+                (0, self._pieces_out, [(n, m.bytes) for n, m in transfer.pieces_out.items()]),
                 (1, self._sums_out, sums),
                 (2, self._weights_out, transfer.weights_out),
                 (2, self._passed_on, transfer.passes_on),
             ):
                 known[transfer.number] = [
-                    self._outgoing(comm, own, transfer.number, kind, node, buffer)
+                    self._outgoing(comm, own, transfer, kind, node, buffer)
                     for node, buffer in outgoing
                     if buffer.size
                 ]
@@ -296,19 +322,21 @@ class Engine:
             ):
                 for node, buffer in incoming:
                     source, tag = own.handler(node, transfer.number), KINDS * transfer.number + kind
+                    size = transfer.pieces_in[node].piece_bytes if kind == 0 else buffer.nbytes
                     self._receives.append(comm.mpi.Recv_init(buffer, source, tag))
-                    self._incoming.append((take_in, transfer, node, buffer.nbytes))
+                    self._incoming.append((take_in, transfer, node, size))
 
     def _outgoing(
         self,
         comm: Communicator,
         own: Ownership,
-        number: int,
+        transfer: Transfer,
         kind: int,
         node: int,
         buffer: np.ndarray,
     ) -> Outgoing:
-        tag = KINDS * number + kind
-        request = comm.mpi.Send_init(buffer, own.handler(node, number), tag)
+        tag = KINDS * transfer.number + kind
+        size = transfer.pieces_out[node].piece_bytes if kind == 0 else buffer.nbytes
+        request = comm.mpi.Send_init(buffer, own.handler(node, transfer.number), tag)
         self._sends.append(request)
-        return Outgoing(tag - 2 * kind, len(self._sends), request, buffer.nbytes)
+        return Outgoing(tag - 2 * kind, len(self._sends), request, size)

@@ -1,6 +1,8 @@
 """What the ranks of a node announce to one another in a step, without a message."""
 
-from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory
+import numpy as np
+
+from distnn.parallel.comm.shared_memory import SharedMemory
 
 LINE = 8  # int64 numbers in a cache line
 COMPLETE, SUMMED, STOP = range(3)  # of a rank's line
@@ -19,17 +21,12 @@ class StepFlags:
 
     def __init__(self, memory: SharedMemory, buckets: int) -> None:
         comm = memory.comm
-        lines, done = self.specs(comm.node_size, buckets)
-        self._lines = memory.array(lines.shape, lines.dtype).data.cast("B").cast("q")
-        self._done = memory.array(done.shape, done.dtype).data.cast("B").cast("q")
+        lines = memory.array(((comm.node_size + 1) * LINE,), np.int64)
+        self._lines = lines.data.cast("B").cast("q")
+        self._done = memory.array((buckets,), np.int64).data.cast("B").cast("q")
         self.sync = memory.sync
         self._mine, self._leader = comm.node_rank * LINE, comm.node_size * LINE
         self._ranks = [rank * LINE for rank in range(comm.node_size)]
-
-    @staticmethod
-    def specs(node_size: int, buckets: int) -> tuple[ArraySpec, ArraySpec]:
-        """What a node shares for them."""
-        return ArraySpec(1, ((node_size + 1) * LINE,), "q"), ArraySpec(1, (buckets,), "q")
 
     def gradients_complete(self, count: int) -> None:
         """This rank has completed so many blocks of gradients in all."""

@@ -72,7 +72,7 @@ class Pieces:
     """A message with a node's pieces of the tree of one region, and the node's stop request."""
 
     def __init__(self, count: int, shape: tuple[int, int], dtype: np.dtype) -> None:
-        size = shape[0] * shape[1] * dtype.itemsize
+        self.piece_bytes = size = shape[0] * shape[1] * dtype.itemsize
         self.bytes = np.zeros(count * size + 8, np.uint8)
         self.matrices = [
             self.bytes[k * size : (k + 1) * size].view(dtype).reshape(shape) for k in range(count)
@@ -99,6 +99,7 @@ class Transfer:
         weights_out: new weights for other nodes: (node, array).
         weights_in: new weights from other nodes, by node.
         passes_on: (node, array) that go out as soon as the first node's weights are there.
+        bytes: of the bucket.
         state: the optimizer's, of the region that this node updates, by name.
         updates_at_once: the gradient is in scratch, and does not outlast the next bucket.
         is_packed: new weights are made apart, while a backward pass may need the old ones.
@@ -118,6 +119,7 @@ class Transfer:
         keep: bool,
     ) -> None:
         self.number, self.position, self.roles = bucket.number, bucket.position, roles
+        self.bytes = bucket.region.size * layout.dtype.itemsize
         self._node, self._dtype = node, layout.dtype
         self._others = [other for other in range(len(own.node_ranks)) if other != node]
         self._pieces = [own.node_pieces(each) for each in range(len(own.node_ranks))]
