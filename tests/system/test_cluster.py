@@ -3,8 +3,8 @@
 The hosts are network namespaces; see cluster.py for what that needs.
 """
 
+import itertools
 import json
-import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,17 +19,24 @@ from launch import run_metrics, run_summary, train
 REASON = why_not()
 pytestmark = [pytest.mark.system, pytest.mark.skipif(bool(REASON), reason=REASON)]
 
-LAYOUTS = ([2, 2], [1, 1, 1, 1], [3, 1])
-CASES = {
-    "adam, sharded, clipping": "--slices 4 --update sharded --clip-norm 0.2 --batch-size 50",
-    "momentum, panels": "--slices 4 --optimizer momentum --hidden 2100 200 --batch-size 100",
-    "adam, odd slices, dropout": "--slices 7 --dropout 0.3 --hidden 33 17 --batch-size 50",
-}
+# Flags, and the ranks of each host. There are 203 rows: the last batch of an epoch is short.
+CASES: dict[str, tuple[str, list[list[int]]]] = {
+    "adam, clipping": (
+        "--slices 4 --clip-norm 0.2 --batch-size 150", [[2, 2], [1, 1, 1, 1], [2, 1, 1]]
+    ),
+    "momentum, columns cut": (
+        "--slices 4 --optimizer momentum --hidden 2100 200 --batch-size 100", [[3, 1], [1, 1, 1]]
+    ),
+    "adam, odd slices, dropout": (
+        "--slices 7 --dropout 0.3 --hidden 33 17 --batch-size 50", [[1] * 5, [3, 1, 2]]
+    ),
+    "sgd, eight hosts": ("--slices 8 --optimizer sgd --batch-size 150", [[1] * 8, [1, 1]]),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def four_hosts() -> Iterator[Cluster]:
-    with Cluster(4) as cluster:
+def hosts() -> Iterator[Cluster]:
+    with Cluster(8) as cluster:
         yield cluster
 
 
@@ -41,8 +48,8 @@ def two_hosts() -> Iterator[Cluster]:
 
 @pytest.fixture
 def lossy_hosts() -> Iterator[Cluster]:
-    """Two hosts of a test's own, of which one is lost."""
-    with Cluster(2) as cluster:
+    """Four hosts of a test's own, of which one is lost."""
+    with Cluster(4) as cluster:
         yield cluster
 
 
@@ -59,19 +66,20 @@ def outcome(run_dir: Path) -> dict[str, Any]:
     return {name: summary[name] for name in names} | {"metrics": run_metrics(run_dir)}
 
 
-@pytest.mark.parametrize("flags", CASES.values(), ids=CASES.keys())
-def test_the_same_bits_on_every_layout(four_hosts: Cluster, tmp_path: Path, flags: str) -> None:
+@pytest.mark.parametrize(("flags", "layouts"), CASES.values(), ids=CASES.keys())
+def test_the_same_bits_on_every_layout(
+    hosts: Cluster, tmp_path: Path, flags: str, layouts: list[list[int]]
+) -> None:
     data = datasets.classes(tmp_path / "classes.npz")
     args = ["--data", data, "--epochs", 2, *flags.split()]
     train(1, *args, "--run-dir", tmp_path / "one")
-    train(4, *args, "--run-dir", tmp_path / "four")
     expected = outcome(tmp_path / "one")
-    assert outcome(tmp_path / "four") == expected
-    for ranks in LAYOUTS:
-        run_dir = tmp_path / "-".join(map(str, ranks))
-        train_on(four_hosts, ranks, *args, "--run-dir", run_dir)
+    for ranks, update in itertools.product(layouts, ("rank0", "sharded")):
+        run_dir = tmp_path / "-".join([*map(str, ranks), update])
+        train_on(hosts, ranks, *args, "--update", update, "--run-dir", run_dir)
         summary = run_summary(run_dir)
-        assert (summary["ranks"], summary["nodes"]) == (4, len(ranks))
+        assert (summary["ranks"], summary["nodes"]) == (sum(ranks), len(ranks))
+        assert summary["update"] == update
         assert outcome(run_dir) == expected
 
 
@@ -97,40 +105,41 @@ def test_one_gradient_goes_over_the_wire(
     assert all(0.99 < sent < 1.15 for sent in vectors), vectors
 
 
-def test_a_run_goes_on_with_other_hosts(four_hosts: Cluster, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_other_hosts(hosts: Cluster, tmp_path: Path) -> None:
     data = datasets.classes(tmp_path / "classes.npz")
     args = ["--data", data, "--slices", 4, "--update", "sharded", "--batch-size", 50]
     train(1, *args, "--epochs", 3, "--run-dir", tmp_path / "straight")
     for epochs, ranks in enumerate(([1, 1, 1, 1], [2, 1, 1], [3]), 1):
-        train_on(
-            four_hosts, ranks, *args, "--epochs", epochs, "--run-dir", tmp_path / "run", "--resume"
-        )
+        train_on(hosts, ranks, *args, "--epochs", epochs, "--run-dir", tmp_path / "run", "--resume")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "straight")
 
 
-def test_a_lost_host_ends_the_job_and_others_go_on(lossy_hosts: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_killed", [True, False], ids=["host lost", "link down"])
+def test_a_lost_host_ends_the_job_and_others_go_on(
+    lossy_hosts: Cluster, tmp_path: Path, is_killed: bool
+) -> None:
     data = datasets.classes(tmp_path / "classes.npz")
     flags = ["--data", data, "--slices", 4, "--batch-size", 20, "--checkpoint-every", 20]
-    train(1, *flags, "--epochs", 150, "--run-dir", tmp_path / "one")
-    args = [*flags, "--epochs", 150, "--run-dir", tmp_path / "run", "--resume"]
+    train(1, *flags, "--epochs", 60, "--run-dir", tmp_path / "one")
+    args = [*flags, "--epochs", 60, "--run-dir", tmp_path / "run", "--resume"]
     stall = 5
-    process = lossy_hosts.start([2, 2], "-m", "distnn.train", *args, "--stall-timeout", stall)
+    process = lossy_hosts.start([1] * 4, "-m", "distnn.train", *args, "--stall-timeout", stall)
     begun = time.perf_counter()
-    while len(metrics_so_far(tmp_path / "run")) < 20 and time.perf_counter() < begun + 40:
+    while len(metrics_so_far(tmp_path / "run")) < 15 and time.perf_counter() < begun + 40:
         time.sleep(0.05)
-    lossy_hosts.unplug(2)
-    lossy_hosts.kill(2)
+    lossy_hosts.unplug(3)
+    if is_killed:
+        lossy_hosts.kill(3)
     lost = time.perf_counter()
     result = lossy_hosts.finish(process, lost, 60)
     assert result.code not in (0, 2, 3, 75)
     print(f"\na lost host: ended after {result.seconds:.1f} s\n{result.stderr}")
-    assert result.seconds < stall + 4, result
-    assert re.search(rf"nothing moved for ({stall}|{stall + 1}) s", result.stderr), result
-    assert "ranks 2 to 3 on host2: no message for" in result.stderr
-    assert re.search(r"rank 0 on host1 \(process \d+\) in .* waits for other nodes", result.stderr)
+    assert result.seconds < stall + 2, result
+    assert "rank 2 on host3: no message for" in result.stderr
     done = len(metrics_so_far(tmp_path / "run"))
-    assert 0 < done < 150
-    train_on(lossy_hosts, [3], *args)
+    assert 0 < done < 60
+    lossy_hosts.kill(3)
+    train_on(lossy_hosts, [1, 1, 0, 1], *args)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "one")
 
 

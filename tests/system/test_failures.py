@@ -1,7 +1,8 @@
 """A rank that goes wrong, in any way and at any place, ends the job, and nothing is lost.
 
-The table has every kind of fault on the first and the last rank at every place; the suite runs a
-part of it, and all of it with DISTNN_FAULTS=all. `pytest -s` prints each case with its time.
+The table has every kind of fault on the first and the last rank at every place, on one host and
+on three; the suite runs a part of it, and all of it with DISTNN_FAULTS=all. `pytest -s` prints
+each case with its time.
 
 DISTNN_OPENMPI is the bin directory of an environment with distnn and Open MPI, to run the same
 there.
@@ -15,10 +16,12 @@ import shutil
 import sys
 import time
 import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import datasets
 import pytest
+from cluster import Cluster, why_not
 from safetensors.numpy import load_file
 
 from launch import ROOT, Result, mpirun, run_summary
@@ -32,13 +35,16 @@ SOME = [
     ("SIGKILL", LAST, "checkpoint"), ("SIGSEGV", LAST, "evaluation"), ("SIGSTOP", LAST, "step"),
     ("exit", 0, "evaluation"), ("_exit", 0, "step"),
 ]  # fmt: skip
+SOME_ON_HOSTS = [
+    ("exception", LAST, "step"), ("SIGKILL", 0, "checkpoint"), ("SIGSTOP", LAST, "evaluation"),
+    ("_exit", LAST, "step"),
+]  # fmt: skip
 ALL = list(itertools.product(KINDS, (0, LAST), PLACES))
-CASES = ALL if os.environ.get("DISTNN_FAULTS") == "all" else SOME
+IS_ALL = os.environ.get("DISTNN_FAULTS") == "all"
+HOSTS = [2, 1, 1]  # ranks of each
+NO_HOSTS = why_not()
 OPENMPI = os.environ.get("DISTNN_OPENMPI")
-PYTHONS = {
-    "mpirun": sys.executable,
-    "openmpi": os.path.join(OPENMPI, "python") if OPENMPI else "",
-}
+PYTHONS = {"mpirun": sys.executable, "openmpi": os.path.join(OPENMPI or "", "python")}
 ENV = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(ROOT)])}
 FLAGS = ["--batch-size", 50, "--slices", 8, "--hidden", 9, "--resume", "--stall-timeout", STALL]
 
@@ -55,21 +61,43 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def faulty(before: Path, folder: Path, launcher: str, *fault: object) -> tuple[Result, list[str]]:
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Cluster]:
+    with Cluster(len(HOSTS)) as cluster:
+        yield cluster
+
+
+Start = Callable[..., Result]
+"""Starts `python *arguments` on all ranks, with more in the environment."""
+
+
+def on_one_host(python: str) -> Start:
+    """By this environment's mpirun, or by that of another Python."""
+
+    def start(module: str, *arguments: object, env: Mapping[str, str]) -> Result:
+        return mpirun(RANKS, *arguments, module=module, env=env, timeout=40, python=python)
+
+    return start
+
+
+def on_hosts(cluster: Cluster) -> Start:
+    """On the hosts of a cluster, HOSTS ranks on each."""
+
+    def start(module: str, *arguments: object, env: Mapping[str, str]) -> Result:
+        return cluster.mpirun(HOSTS, "-m", module, *arguments, env=env, timeout=40)
+
+    return start
+
+
+def faulty(before: Path, folder: Path, start: Start, *fault: object) -> tuple[Result, list[str]]:
     """A run that goes on from two epochs until its fault, and the processes that it leaves.
 
     Its seconds are those from the fault to the end.
     """
-    if not PYTHONS[launcher]:
-        pytest.skip("DISTNN_OPENMPI names no environment with Open MPI")
-    if not (folder / "run").exists():
-        shutil.copytree(before / "begun", folder / "run")
+    shutil.copytree(before / "begun", folder / "run")
     name = str(folder / uuid.uuid4().hex)
     flags = ["--data", before / "set.npz", *FLAGS, "--epochs", 6, "--run-dir", folder / "run"]
-    result = mpirun(
-        RANKS, *fault, *flags, module="faulty", env=ENV | {"DISTNN_FAULT": name}, timeout=40,
-        python=PYTHONS[launcher],
-    )  # fmt: skip
+    result = start("faulty", *fault, *flags, env=ENV | {"DISTNN_FAULT": name})
     assert Path(name).exists(), f"ended before its fault: {result}"
     seconds = time.time() - float(Path(name).read_text())
     until = time.monotonic() + 5
@@ -91,12 +119,29 @@ def processes(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("launcher", PYTHONS)
-@pytest.mark.parametrize(("kind", "rank", "place"), CASES)
+@pytest.mark.parametrize(("kind", "rank", "place"), ALL if IS_ALL else SOME)
 def test_a_fault_ends_the_job_and_is_recovered_from(
     before: Path, tmp_path: Path, launcher: str, kind: str, rank: int, place: str
 ) -> None:
-    result, left = faulty(before, tmp_path, launcher, kind, rank, place)
-    print(f"\n{launcher:8} {kind:10} rank {rank} {place:11} "
+    if launcher == "openmpi" and not OPENMPI:
+        pytest.skip("DISTNN_OPENMPI names no environment with Open MPI")
+    ends_and_is_recovered_from(before, tmp_path, on_one_host(PYTHONS[launcher]), kind, rank, place)
+
+
+@pytest.mark.skipif(bool(NO_HOSTS), reason=NO_HOSTS)
+@pytest.mark.parametrize(("kind", "rank", "place"), ALL if IS_ALL else SOME_ON_HOSTS)
+def test_a_fault_on_three_hosts_ends_the_job_and_is_recovered_from(
+    before: Path, tmp_path: Path, hosts: Cluster, kind: str, rank: int, place: str
+) -> None:
+    ends_and_is_recovered_from(before, tmp_path, on_hosts(hosts), kind, rank, place)
+
+
+def ends_and_is_recovered_from(
+    before: Path, tmp_path: Path, start: Start, kind: str, rank: int, place: str
+) -> None:
+    """A run with a fault ends as promised; on three ranks it goes on to the undisturbed result."""
+    result, left = faulty(before, tmp_path, start, kind, rank, place)
+    print(f"\n{kind:10} rank {rank} {place:11} "
           f"code {result.code:4}  {result.seconds:5.2f} s", end="")  # fmt: skip
     told = f"exit code {result.code} in {result.seconds:.1f} s\n{result.stdout}\n{result.stderr}"
     assert result.code != 0, told
