@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from distnn.blas_threads import default_to_one
-from distnn.errors import DistnnError, RankFailed
+from distnn.errors import DistnnError, InputError, RankFailed
+from distnn.parallel.comm.launcher import launched_rank
 
 if TYPE_CHECKING:
     from distnn.parallel.comm.communicator import Communicator
@@ -47,13 +48,13 @@ def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     default_to_one()
     faulthandler.enable()
-    from distnn.parallel.comm.communicator import finalize
-    from distnn.parallel.watchdog.signals import StopSignals
-
     watch: Watchdog | None = None
     code = 0
     try:
-        comm, watch = _join()
+        comm, watch = _join(name)
+        from distnn.parallel.comm.communicator import finalize
+        from distnn.parallel.watchdog.signals import StopSignals
+
         StopSignals(watch, begins_again=begins_again)
         threading.excepthook = lambda failed: _fail(watch, failed.exc_value)
         if comm.is_first:
@@ -62,13 +63,23 @@ def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
         _flush()
         watch.leave()
     except BaseException as error:
+        if isinstance(error, SystemExit) and watch is None:
+            raise
         _fail(watch, error)
     finalize()
     sys.exit(code)
 
 
-def _join() -> "tuple[Communicator, Watchdog]":
-    from distnn.parallel.comm.communicator import Communicator
+def _join(name: str) -> "tuple[Communicator, Watchdog]":
+    """Load MPI and meet the other ranks; without an MPI that can be used, end here."""
+    try:
+        from distnn.parallel.comm.communicator import Communicator
+    except InputError as error:  # every process finds it, and none can ask the others
+        if launched_rank():
+            time.sleep(1)  # a launcher may end all as soon as one has ended: rank 0 prints first
+        else:
+            print(f"distnn.{name}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     from distnn.parallel.watchdog.watchdog import Watchdog
 
     comm = Communicator()
