@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from distnn.blas_threads import default_to_one
 from distnn.errors import DistnnError, InputError, RankFailed
 from distnn.parallel.comm.launcher import launched_rank
+from distnn.parallel.watchdog.start import StartGuard, stall_timeout
 
 if TYPE_CHECKING:
     from distnn.parallel.comm.communicator import Communicator
@@ -46,12 +47,15 @@ def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
     # Until it has a handler, an interrupt ends a rank as any other signal does: as an exception,
     # every rank would print it, and those inside MPI would keep waiting.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    guard = StartGuard(stall_timeout(sys.argv[1:]), apart=True)
     default_to_one()
     faulthandler.enable()
     watch: Watchdog | None = None
     code = 0
     try:
         comm, watch = _join(name)
+        guard.close()
+        comm.status.stall_timeout = stall_timeout(sys.argv[1:])
         from distnn.parallel.comm.communicator import finalize
         from distnn.parallel.watchdog.signals import StopSignals
 

@@ -56,7 +56,7 @@ class Watchdog:
             comm, self._table, self._host, has_heartbeat, self._heartbeat
         )
         self._monitor = None
-        if comm.node_rank == 0 and comm.size > 1 and ends_job:
+        if comm.node_rank == 0 and comm.size > 1:
             self._monitor = death_monitor.start(self._table, self._host)
         self._parent = os.getppid()
         self._wake_read, self._wake_write = os.pipe()
