@@ -142,8 +142,11 @@ def test_a_command_whose_rank_is_stopped_at_its_start(
     words = ["--epochs", 100000, "--progress", "off", "--run-dir", tmp_path / "run"]
     job = started(launcher, 3, "-m", "distnn.train", *words, "--stall-timeout", STALL)
     until = time.monotonic() + 20
-    while (process := rank_of(job.pid, 1)) is None:
-        assert time.monotonic() < until
+    while (process := rank_of(tmp_path / "run", 1)) is None and time.monotonic() < until:
+        continue
+    if process is None:
+        kill_session(job.pid)
+        raise AssertionError(f"no rank 1: {job.communicate()}")
     time.sleep(delay)
     os.kill(process, signal.SIGSTOP)
     start = time.monotonic()
@@ -154,16 +157,16 @@ def test_a_command_whose_rank_is_stopped_at_its_start(
     assert "stopped by a signal" in err
 
 
-def rank_of(session: int, rank: int) -> int | None:
-    """The process of a rank of a job, once its Python runs."""
+def rank_of(folder: Path, rank: int) -> int | None:
+    """The process of a rank of the job that writes to a folder, once its Python runs."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
             environ = (path / "environ").read_bytes().split(b"\0")
             line = (path / "cmdline").read_bytes().split(b"\0")
-            is_ours = os.getsid(int(path.name)) == session
         except OSError:
             continue
         names = (b"PMI_RANK=%d" % rank, b"OMPI_COMM_WORLD_RANK=%d" % rank)
-        if is_ours and b"python" in line[0] and any(name in environ for name in names):
+        is_ours = str(folder).encode() in line and b"python" in line[0]
+        if is_ours and any(name in environ for name in names):
             return int(path.name)
     return None
