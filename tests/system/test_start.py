@@ -20,7 +20,8 @@ SCRIPT = """
 import os, signal, sys, time
 import numpy as np
 from mpi4py import MPI
-from distnn import Adam, InputError, Network, Trainer
+from distnn import InputError, Network, Trainer
+from distnn.training.session import Session
 RANK, kind, run = MPI.COMM_WORLD.rank, sys.argv[1], sys.argv[2]
 ODD = RANK == 1
 X, y = np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) % 3
@@ -50,6 +51,14 @@ def main():
     elif kind == "exit before fit":
         one = trainer()
         sys.exit(0) if ODD else one.fit(X, y, 1)
+    elif kind in ("_exit", "SIGKILL"):
+        inner = Session.step
+        def step(self, *arguments):
+            if ODD and self.position.steps == 3:
+                os._exit(0) if kind == "_exit" else os.kill(os.getpid(), signal.SIGKILL)
+            return inner(self, *arguments)
+        Session.step = step
+        trainer(batch_size=4).fit(X, y, 5)
     elif kind == "stopped":
         if ODD:
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -123,6 +132,18 @@ def test_who_does_not_come_is_named(kind: str, launcher: str, tmp_path: Path) ->
                      rf"{re.escape(MISSING[kind])}", err), err  # fmt: skip
     assert ("it is stopped by a signal" in err) == (kind == "stopped")
     assert err.count("has not arrived") == 1, err
+
+
+@pytest.mark.parametrize("launcher", PYTHONS)
+@pytest.mark.parametrize("kind", ["_exit", "SIGKILL"])
+def test_who_dies_in_a_fit_is_named(kind: str, launcher: str, tmp_path: Path) -> None:
+    """MPICH's mpirun itself may end with 0 where a rank left by `_exit(0)`."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    job = started(launcher, 3, tmp_path / "script.py", kind, tmp_path / "run", 60)
+    out, err = ended(job, 30)
+    assert "done" not in out
+    assert re.search(r"rank 1 on \S+ \(process \d+\) in step \d+.* died; the job ends", err), err
+    assert job.returncode != 0 or (kind, launcher) == ("_exit", "mpirun")
 
 
 @pytest.mark.parametrize("launcher", PYTHONS)
