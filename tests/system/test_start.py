@@ -51,11 +51,11 @@ def main():
     elif kind == "exit before fit":
         one = trainer()
         sys.exit(0) if ODD else one.fit(X, y, 1)
-    elif kind in ("_exit", "SIGKILL"):
+    elif kind in ("_exit", "SIGKILL", "SIGSTOP"):
         inner = Session.step
         def step(self, *arguments):
             if ODD and self.position.steps == 3:
-                os._exit(0) if kind == "_exit" else os.kill(os.getpid(), signal.SIGKILL)
+                os._exit(0) if kind == "_exit" else os.kill(os.getpid(), getattr(signal, kind))
             return inner(self, *arguments)
         Session.step = step
         trainer(batch_size=4).fit(X, y, 5)
@@ -144,6 +144,17 @@ def test_who_dies_in_a_fit_is_named(kind: str, launcher: str, tmp_path: Path) ->
     assert "done" not in out
     assert re.search(r"rank 1 on \S+ \(process \d+\) in step \d+.* died; the job ends", err), err
     assert job.returncode != 0 or (kind, launcher) == ("_exit", "mpirun")
+
+
+@pytest.mark.parametrize("launcher", PYTHONS)
+def test_after_a_stall_in_a_fit_the_program_ends(launcher: str, tmp_path: Path) -> None:
+    """`RankFailed` is not caught; MPI would wait at the end for the rank that is stopped."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    job = started(launcher, 3, tmp_path / "script.py", "SIGSTOP", tmp_path / "run", STALL)
+    out, err = ended(job, STALL + 13)
+    assert "done" not in out
+    assert job.returncode != 0
+    assert re.search(r"rank 1 on .* has not arrived: it is stopped by a signal", err), err
 
 
 @pytest.mark.parametrize("launcher", PYTHONS)

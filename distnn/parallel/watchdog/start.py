@@ -11,8 +11,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
+from math import inf
 from pathlib import Path
 
+from distnn.checks import from_text
 from distnn.parallel.comm.launcher import LOCAL_RANKS, RANKS, launched_rank, launched_ranks
 from distnn.parallel.comm.status import STALL_TIMEOUT
 from distnn.parallel.watchdog.reports import HALTED, process_state, write_report
@@ -70,14 +73,13 @@ class StartGuard:
 
 def stall_timeout(words: list[str]) -> float:
     """The stall timeout of a command line that nobody has checked yet."""
-    for word, value in zip(reversed(words), reversed([*words[1:], ""]), strict=True):
+    found = STALL_TIMEOUT
+    for word, following in pairwise([*words, ""]):
         name, _, joined = word.partition("=")
-        try:
-            if name == "--stall-timeout":
-                return float(joined or value)
-        except ValueError:
-            break  # rank 0 reports it
-    return STALL_TIMEOUT
+        if name == "--stall-timeout":
+            value = from_text(joined or following, whole=False)
+            found = value if isinstance(value, float) and 0 < value < inf else found
+    return found
 
 
 def not_arrived(ranks: Iterable[int], where: str, seconds: float) -> str:
