@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from distnn.blas_threads import default_to_one
-from distnn.errors import DistnnError, RankFailed
+from distnn.errors import DistnnError, InputError, RankFailed
+from distnn.parallel.comm.launcher import launched_rank
+from distnn.parallel.watchdog.start import StartGuard, stall_timeout
 
 if TYPE_CHECKING:
     from distnn.parallel.comm.communicator import Communicator
@@ -45,15 +47,18 @@ def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
     # Until it has a handler, an interrupt ends a rank as any other signal does: as an exception,
     # every rank would print it, and those inside MPI would keep waiting.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    guard = StartGuard(stall_timeout(sys.argv[1:]), apart=True)
     default_to_one()
     faulthandler.enable()
-    from distnn.parallel.comm.communicator import finalize
-    from distnn.parallel.watchdog.signals import StopSignals
-
     watch: Watchdog | None = None
     code = 0
     try:
-        comm, watch = _join()
+        comm, watch = _join(name)
+        guard.close()
+        comm.status.stall_timeout = stall_timeout(sys.argv[1:])
+        from distnn.parallel.comm.communicator import finalize
+        from distnn.parallel.watchdog.signals import StopSignals
+
         StopSignals(watch, begins_again=begins_again)
         threading.excepthook = lambda failed: _fail(watch, failed.exc_value)
         if comm.is_first:
@@ -62,13 +67,23 @@ def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
         _flush()
         watch.leave()
     except BaseException as error:
+        if isinstance(error, SystemExit) and watch is None:
+            raise
         _fail(watch, error)
     finalize()
     sys.exit(code)
 
 
-def _join() -> "tuple[Communicator, Watchdog]":
-    from distnn.parallel.comm.communicator import Communicator
+def _join(name: str) -> "tuple[Communicator, Watchdog]":
+    """Load MPI and meet the other ranks; without an MPI that can be used, end here."""
+    try:
+        from distnn.parallel.comm.communicator import Communicator
+    except InputError as error:  # every process finds it, and none can ask the others
+        if launched_rank():
+            time.sleep(1)  # a launcher may end all as soon as one has ended: rank 0 prints first
+        else:
+            print(f"distnn.{name}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     from distnn.parallel.watchdog.watchdog import Watchdog
 
     comm = Communicator()

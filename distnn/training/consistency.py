@@ -8,18 +8,20 @@ training goes on.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from distnn.config.options import TrainConfig
-from distnn.errors import InputError, printable
+from distnn.errors import DistnnError, InputError, printable
 from distnn.nn import products
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.reduction.strategies import SAME_ON_ANY_RANKS
+from distnn.parallel.watchdog.meeting import meeting
 from distnn.run.fingerprint import differences, fingerprint
 
 # Of rank 0's files and display, or, as the BLAS, taken from rank 0.
@@ -28,38 +30,51 @@ MAY_DIFFER = {
 }  # fmt: skip
 
 
-def check_fit(
-    comm: Communicator,
-    config: TrainConfig,
-    network: Network,
-    optimizer: Optimizer,
-    X: Any,
-    arguments: Mapping[str, Any],
-) -> None:
-    """Before a fit: its options, network, optimizer and rows. Collective: two small messages.
+@contextmanager
+def agreed(
+    base: Any,
+    where: str,
+    seconds: float,
+    problem: DistnnError | None,
+    values: Mapping[str, Any],
+) -> Iterator[None]:
+    """All ranks have come, none has a problem, and all were given the same. Collective.
+
+    The ranks are guarded inside the context, too; see `meeting`.
 
     Args:
-        X: this rank's rows, not checked yet.
-        arguments: what else must be the same, such as ``epochs`` and ``partitioned``; with the
-            latter, each rank may have another number of rows.
+        base: an MPI communicator.
+        where: what all are about to do, for messages.
+        seconds: the stall timeout.
+        problem: why this rank cannot go on; its values do not matter then.
+        values: plain values that must be the same on every rank.
 
     Raises:
-        InputError: on every rank, naming what differs.
+        InputError: on every rank, naming the rank and its problem, or what differs.
     """
+    with meeting(base, where, seconds, problem, _digest(values)) as is_equal:
+        if not is_equal:
+            check_alike(base, values)
+        yield
+
+
+def must_agree(
+    config: TrainConfig, network: Network, optimizer: Optimizer, on_failure: str
+) -> dict[str, Any]:
+    """What of a trainer must be the same on every rank."""
     options = {name: v for name, v in config.to_dict().items() if name not in MAY_DIFFER}
     parts = {"network": network.config(), "optimizer": [optimizer.name, optimizer.config()]}
-    check_alike(comm, options | parts | dict(arguments))
-    if not arguments["partitioned"]:
-        check_rows(comm, _count(X))
+    return options | parts | {"on_failure": on_failure}
 
 
-def check_alike(comm: Communicator, values: Mapping[str, Any]) -> None:
-    """Collective; raises an InputError on every rank that names what differs."""
-    if _equal(comm, values):
-        return
-    for name, value in values.items():  # one by one: only after a difference was found
-        if not _equal(comm, value):
-            what = f"differs between ranks: {value!r} on rank {comm.rank}"
+def check_alike(base: Any, values: Mapping[str, Any]) -> None:
+    """Collective; raises an InputError on every rank that names what differs, and where."""
+    for name, value in values.items():
+        digests = base.allgather(_digest(value))
+        odd = next((rank for rank, one in enumerate(digests) if one != digests[0]), None)
+        if odd is not None:
+            first, other = (base.bcast(repr(value), root) for root in (0, odd))
+            what = f"differs between ranks: {first} on rank 0, {other} on rank {odd}"
             raise InputError(what, where=name, remedy="give every rank the same")
 
 
@@ -77,6 +92,14 @@ def check_rows(comm: Communicator, rows: int | None) -> None:
             where="X",
             remedy="give all rows on every rank, or with partitioned=True each rank its own",
         )
+
+
+def count_rows(X: Any) -> int | None:
+    """How many rows a rank gave; None where it gave none, or no array."""
+    try:
+        return len(X)
+    except TypeError:  # None, or what is no array and refused later
+        return None
 
 
 def agree_on_blas(comm: Communicator, blas: str) -> None:
@@ -148,17 +171,15 @@ def mixed_ranks_message(comm: Communicator) -> str:
     return f"the ranks differ, bits may depend on which rank does what: {nodes}"
 
 
-def _count(X: Any) -> int | None:
-    try:
-        return len(X)
-    except TypeError:  # None, or what is no array and refused later
-        return None
-
-
 def _equal(comm: Communicator, value: Any) -> bool:
     """Whether all ranks have equal plain values, by 56 bits of a digest. Collective."""
+    return comm.all_equal(_digest(value))
+
+
+def _digest(value: Any) -> int:
+    """56 bits by which plain values are compared."""
     text = json.dumps(value, sort_keys=True, default=_plain)
-    return comm.all_equal(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +17,18 @@ from distnn.data.targets import CLASSIFICATION, REGRESSION
 from distnn.errors import DistnnError, DivergenceError, InputError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
-from distnn.parallel.comm.communicator import Communicator, communicator_of
+from distnn.parallel.comm.communicator import Communicator, communicator_of, mpi_of
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
+from distnn.parallel.comm.status import STALL_TIMEOUT
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
-from distnn.training.consistency import agree_on_blas, check_fit
+from distnn.training.consistency import (
+    agree_on_blas,
+    agreed,
+    check_rows,
+    count_rows,
+    must_agree,
+)
 from distnn.training.dataset import Dataset, digest, digests, from_arrays, shared_bytes
 from distnn.training.evaluation import Evaluation, are_classes
 from distnn.training.loop import Loop, Record
@@ -97,17 +105,32 @@ class Trainer:
         config: TrainConfig | None = None,
         **options: Any,
     ) -> None:
-        if config is None:
-            config = TrainConfig.from_keywords(**options)
-            config = dataclasses.replace(config, data=ARRAYS)
-        optimizer = Adam() if optimizer is None else optimizer
-        self.network = instance(network, Network, "network", "Network([64, 32, 10])")
-        self.optimizer = instance(optimizer, Optimizer, "optimizer", "Adam(0.001)")
-        self.on_failure = choice(on_failure, "on_failure", FAILURES)
-        self.comm = comm if isinstance(comm, Communicator) else communicator_of(comm)
-        agree_on_blas(self.comm, config.blas)
-        slices = config.slices or self.comm.size
-        check_slices(slices, self.comm.size)
+        base, stall_timeout = mpi_of(comm), STALL_TIMEOUT
+        problem: InputError | None = None
+        values: dict[str, Any] = {}
+        try:
+            if config is None:
+                config = TrainConfig.from_keywords(**options)
+                config = dataclasses.replace(config, data=ARRAYS)
+            stall_timeout = config.stall_timeout
+            optimizer = Adam() if optimizer is None else optimizer
+            self.network = instance(network, Network, "network", "Network([64, 32, 10])")
+            self.optimizer = instance(optimizer, Optimizer, "optimizer", "Adam(0.001)")
+            self.on_failure = choice(on_failure, "on_failure", FAILURES)
+            slices = config.slices or base.size
+            check_slices(slices, base.size)
+            completed = _completed(config, self.network, self.optimizer)
+            values = must_agree(completed, self.network, self.optimizer, self.on_failure)
+        except InputError as error:
+            problem = error
+        status = comm.status if isinstance(comm, Communicator) else None
+        with (
+            status.waiting() if status else nullcontext(),
+            agreed(base, "Trainer(...)", stall_timeout, problem, values),
+        ):
+            assert config is not None  # else there was a problem
+            self.comm = comm if isinstance(comm, Communicator) else communicator_of(comm)
+            agree_on_blas(self.comm, config.blas)
         message = empty_slices_message(config.batch_size, slices)
         if self.comm.is_first and message:
             log.warning("%s", message)
@@ -140,14 +163,23 @@ class Trainer:
             StopRequested: on every rank, see `request_stop`; the next call goes on from there.
             RankFailed: another rank failed; the training is lost. See `on_failure`.
         """
-        number(epochs, "epochs", whole=True, least=1, most=LARGEST_COUNT)
-        self.config = _completed(self.config, self.network, self.optimizer)
-        self.comm.status.stall_timeout = self.config.stall_timeout
-        with watched(self.comm, ends_job=self.on_failure == "abort"):
-            arguments = {"epochs": epochs, "test": test is not None, "partitioned": partitioned}
-            own = {"on_failure": self.on_failure}
-            check_fit(self.comm, self.config, self.network, self.optimizer, X, arguments | own)
-            sets = [(X, T)] if test is None else [(X, T), _pair(test)]
+        problem: InputError | None = None
+        values: dict[str, Any] = {}
+        sets = [(X, T)]
+        try:
+            number(epochs, "epochs", whole=True, least=1, most=LARGEST_COUNT)
+            sets += [] if test is None else [_pair(test)]
+            self.config = _completed(self.config, self.network, self.optimizer)
+            values = must_agree(self.config, self.network, self.optimizer, self.on_failure)
+            values |= {"epochs": epochs, "test": test is not None, "partitioned": partitioned}
+        except InputError as error:
+            problem = error
+        seconds = self.comm.status.stall_timeout = self.config.stall_timeout
+        with ExitStack() as stack:
+            with agreed(mpi_of(self.comm), "Trainer.fit", seconds, problem, values):
+                stack.enter_context(watched(self.comm, ends_job=self.on_failure == "abort"))
+            if not partitioned:
+                check_rows(self.comm, count_rows(X))
             comm = self.comm.with_memory(self._needed(sets, partitioned))
             memory = SharedMemory(comm)
             with one_thread_per_rank(), closing(memory):

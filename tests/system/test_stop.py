@@ -221,6 +221,7 @@ def test_a_directory_that_is_read_only_for_a_while(
         good = {path: path.read_bytes() for path in (run / "checkpoints").glob("*.safetensors")}
         while sum("Read-only file system" in line for line in told) < 3:
             told.append(job.process.stderr.readline())
+            assert told[-1], f"it ended without three failed attempts: {told}"
         if ends == "too late":
             job.process.wait(30)
         assert {path: path.read_bytes() for path in good} == good

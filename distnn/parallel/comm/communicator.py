@@ -298,6 +298,19 @@ class Communicator:
         return data.tobytes().decode()
 
 
+def mpi_of(comm: Any) -> "MPI.Intracomm":
+    """The MPI communicator of what a caller gave: mpi4py's, a Communicator, None for all ranks.
+
+    Raises:
+        InputError: not a communicator of one group of ranks.
+    """
+    base = MPI.COMM_WORLD if comm is None else comm.mpi if isinstance(comm, Communicator) else comm
+    if not isinstance(base, MPI.Intracomm) or base == MPI.COMM_NULL:
+        what = f"{type(base).__name__} is no communicator that this rank belongs to"
+        raise InputError(what, "comm", "give one of mpi4py's, or None for all ranks")
+    return base
+
+
 def communicator_of(base: Any) -> Communicator:
     """The Communicator of an MPI communicator; None means all ranks. Collective.
 
@@ -307,10 +320,7 @@ def communicator_of(base: Any) -> Communicator:
     Raises:
         InputError: not a communicator of one group of ranks.
     """
-    base = MPI.COMM_WORLD if base is None else base
-    if not isinstance(base, MPI.Intracomm) or base == MPI.COMM_NULL:
-        what = f"{type(base).__name__} is no communicator that this rank belongs to"
-        raise InputError(what, "comm", "give one of mpi4py's, or None for all ranks")
+    base = mpi_of(base)
     made: Any = base.Get_attr(_KEY)
     if made is None:
         made = Communicator(base)

@@ -5,6 +5,7 @@ rank of the node dies or a signal arrives, also while the rank itself is inside 
 all ranks of its node wait for other nodes, it goes by what is known of those (see `heartbeat`).
 """
 
+import atexit
 import os
 import select
 import signal
@@ -29,6 +30,7 @@ from distnn.parallel.watchdog.stall import StallDetector
 INTERVAL = 0.5  # seconds between two looks
 REPORT_SECONDS = 0.2  # that the launcher has to pass a text on; it drops what it has not read
 ABORT_SECONDS = 5  # that MPI has to end a job; then the system ends this process
+END_SECONDS = 2  # that MPI has to end in a program in which a rank has failed
 TOGETHER_SECONDS = 5.0  # in which an error of all ranks is raised on all of them
 RAISE_SECONDS = 6.0  # in which a failure elsewhere must be raised on this rank as an exception
 LEAST_BYTES = 4096  # between two looks; reading the counters takes some hundred itself
@@ -56,7 +58,7 @@ class Watchdog:
             comm, self._table, self._host, has_heartbeat, self._heartbeat
         )
         self._monitor = None
-        if comm.node_rank == 0 and comm.size > 1 and ends_job:
+        if comm.node_rank == 0 and comm.size > 1:
             self._monitor = death_monitor.start(self._table, self._host)
         self._parent = os.getppid()
         self._wake_read, self._wake_write = os.pipe()
@@ -206,7 +208,9 @@ def watched(comm: Communicator, *, ends_job: bool) -> Iterator[None]:
     watchdog = Watchdog(comm, ends_job=ends_job)
     try:
         yield
+        atexit.unregister(_limit_end)  # the ranks are together again
     except RankFailed:
+        atexit.register(_limit_end)
         raise
     except BaseException as error:
         alone = not (isinstance(error, DistnnError) and comm.all_arrive(TOGETHER_SECONDS))
@@ -215,6 +219,12 @@ def watched(comm: Communicator, *, ends_job: bool) -> Iterator[None]:
         raise
     finally:
         watchdog.close()
+
+
+def _limit_end() -> None:
+    """At the end of a program after a failure: MPI would wait there for the rank that failed."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(END_SECONDS)
 
 
 def end_job(code: int) -> NoReturn:

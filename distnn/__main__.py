@@ -1,0 +1,13 @@
+"""The commands, one line each: ``python -m distnn``."""
+
+COMMANDS = {
+    "train": "train a network, or go on with a run",
+    "evaluate": "measure a trained run on a data set",
+    "predict": "apply a trained run to new rows",
+    "bench": "measure a step on this machine",
+    "doctor": "why is it slow, why does it not start",
+}
+
+if __name__ == "__main__":
+    for name, purpose in COMMANDS.items():
+        print(f"python -m distnn.{name:9} {purpose}")
