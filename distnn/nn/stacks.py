@@ -74,7 +74,7 @@ def _rows(X: Array) -> Array:
     return X.reshape(slices * m, n, copy=False)
 
 
-def _random(rng: np.random.Generator, like: Array) -> Array:
+def _random(rng: "np.random.Generator", like: Array) -> Array:
     """Random numbers in -0.5 ... 0.5, laid out as `like`, which may be a part of a matrix."""
     lead = max(like.strides) // like.itemsize
     if like.ndim == 3:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from distnn.config.options import TrainConfig
 from distnn.data.order import epoch_order
-from distnn.errors import DivergenceError, InputError
+from distnn.errors import DivergenceError
 from distnn.nn.layout import grid
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer, descend
@@ -26,6 +26,7 @@ from distnn.parallel.reduction.strategies import make_exchange, shared_by_node
 from distnn.run.position import Position
 from distnn.training.dataset import Dataset
 from distnn.training.slice_work import Profiler, SliceWork
+from distnn.training.slices import chosen_slices
 
 Array = NDArray[Any]
 
@@ -263,27 +264,6 @@ def _worst(weights: Sequence[Array]) -> str:
     return f"the largest weight is {size:.3g}, in W{largest.index(size) + 1}"
 
 
-def check_slices(slices: int, ranks: int, recorded: bool = False) -> None:
-    """InputError if some rank would have no slice; those of a recorded run cannot be changed."""
-    if slices < ranks:
-        more = f"or {'begin another run with' if recorded else 'use'} --slices {ranks} or more"
-        raise InputError(
-            f"{ranks} ranks for {slices} slices: a rank needs at least one",
-            where="slices",
-            remedy=f"start at most {slices} ranks, {more}",
-        )
-
-
-def empty_slices_message(size: int, slices: int) -> str:
-    """One line if no batch of `size` items has an item for each slice, else nothing."""
-    if slices <= size:
-        return ""
-    return (
-        f"{slices} slices for batches of {size}: {slices - size} of each step are empty "
-        f"and only cost time; at most {size} slices and ranks, or a larger --batch-size, cost less"
-    )
-
-
 def layout_of(network: Network, optimizer: Optimizer, slices: int) -> Layout:
     """The vectors of a training."""
     grids = tuple(grid(shape, network.dtype.itemsize) for shape in network.shapes)
@@ -294,5 +274,6 @@ def vector_bytes(
     network: Network, optimizer: Optimizer, comm: Communicator, config: TrainConfig
 ) -> int:
     """What a node shares for the vectors of a session, and a margin for what is small."""
-    layout = layout_of(network, optimizer, config.slices or comm.size)
+    slices = chosen_slices(config.slices, config.batch_size, comm.size)
+    layout = layout_of(network, optimizer, slices)
     return needed_bytes(shared_by_node(layout, comm, config.reduce)) + MARGIN
