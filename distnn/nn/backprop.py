@@ -240,13 +240,15 @@ class BackwardPass:
         shares: what they contribute, in the order in which it is computed.
 
     Attributes:
+        product: that of the first pass; of matrices alone, if no share is of a stack.
         add: numpy's, or one that is timed.
     """
 
     def __init__(self, passes: "Sequence[SlicePass]", shares: Sequence[Share]) -> None:
         network = passes[0].network
         self._passes = passes
-        self.add: Callable[[Array, Array, Array], object] = np.add
+        self.product = passes[0].product
+        self.add: Product = np.add
         rows = [blocks(grid(W, network.dtype.itemsize)[0]) for W in network.shapes]
         self._terms = [  # by layer and block
             [[_term(share, index, block) for share in shares] for block in of_layer]
@@ -255,7 +257,7 @@ class BackwardPass:
 
     def run(self, scale: float | Array, after_gradient: Hook | None = None) -> None:
         """Compute scale * dE/dW of all shares and add it up, see `SlicePass.backward`."""
-        product = self._passes[0].product
+        product, add = self.product, self.add
         for one in self._passes:
             one.last_sensitivity(scale)
         for l in range(len(self._terms), 0, -1):
@@ -263,7 +265,7 @@ class BackwardPass:
                 for At, D, dW, sums in terms:
                     product(At, D, dW)
                     for left, right, out in sums:
-                        self.add(left, right, out)
+                        add(left, right, out)
                 if after_gradient is not None:
                     after_gradient(l, block)
             if l > 1:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from distnn.nn import products
 from distnn.nn.backprop import BackwardPass, Factors, Share, SlicePass
-from distnn.nn.layout import Array, aligned
+from distnn.nn.layout import Array
 from distnn.nn.network import Network
 from distnn.nn.products import Product
 from distnn.nn.stacks import of_stacks
@@ -23,10 +23,6 @@ from distnn.parallel.reduction.partition import slice_rows
 
 STACK = 8
 """Slices that go through a pass together: they need the memory of so many slices' activations."""
-SMALL = 1 << 20
-"""Bytes of a stack's gradients up to which one product makes all of them, before any is added up.
-It saves calls; larger ones would leave the cache before they are added (784-128-10, 8 slices: made
-one by one and added at once they take 0.8 of the time; 784-30-10: 1.3)."""
 
 
 class Stack(NamedTuple):
@@ -93,15 +89,18 @@ class SliceWork:
     def attach(self, profiler: Profiler | None) -> None:
         """Have products and sums measured from now on; None: no longer."""
         self._profiler = profiler
-        product: Product = of_stacks(products.product)
+        product_of_slices = products.product
         add: Product = np.add
+        product = of_stacks(product_of_slices)
         if profiler is not None:
-            product, add = profiler.timed(product, "product"), profiler.timed(np.add, "sum")
+            product = profiler.timed(product, "product")
+            product_of_slices = profiler.timed(product_of_slices, "product")
+            add = profiler.timed(np.add, "sum")
         for run in (self._whole, *self._beside.values()):
             run.product = product
         for work in self._work.values():
             for part in work:
-                part.backward.add = add
+                part.backward.product, part.backward.add = product_of_slices, add
 
     def _prepare(self, items: int) -> list[Work]:
         tasks = self._exchange.tasks
@@ -123,10 +122,7 @@ class SliceWork:
             stack = self._stack(run, numbers, b, items)
             stacks.append(stack)
             factors |= zip(numbers, _of_slices(stack), strict=True)
-        if len(stacks) == 1 and self._is_small(tasks):
-            shares = [self._all_at_once(stacks[0])]
-        else:
-            shares = [self._share(task, factors[task.slice]) for task in tasks]
+        shares = [self._share(task, factors[task.slice]) for task in tasks]
         is_last = tasks[-1] is self._exchange.tasks[-1]
         return Work(stacks, BackwardPass([stack.run for stack in stacks], shares), is_last)
 
@@ -152,23 +148,6 @@ class SliceWork:
         of = self._gradients
         sums = [(of[left], of[right], of[left]) for left, right in task.additions]
         return Share(factors, of[task.vector], sums)
-
-    def _is_small(self, tasks: Sequence[tree.SliceTask]) -> bool:
-        """Whether these are all slices of the rank, whole in the tree, with small gradients."""
-        exchange = self._exchange
-        is_node = len(tasks) == len(exchange.tasks) and len(exchange.pieces) == 1
-        return is_node and 1 < len(tasks) <= SMALL // exchange.vectors[0].nbytes
-
-    def _all_at_once(self, stack: Stack) -> Share:
-        """The gradients of all slices from one product, then added up level by level."""
-        k, network, vector = len(stack.A0), self._network, self._exchange.vectors[0]
-        G = aligned((k, network.size), network.dtype)
-        sums = [
-            (network.views(G[left]), network.views(G[right]), network.views(G[left]))
-            for left, right in tree.levels(k)
-        ]
-        sums[-1] = (*sums[-1][:2], network.views(vector[np.newaxis]))
-        return Share(stack.run.factors(stack.A0), network.views(G), sums)
 
 
 def _of_slices(stack: Stack) -> "list[list[Factors]]":

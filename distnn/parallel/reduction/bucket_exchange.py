@@ -52,8 +52,7 @@ class BucketExchange(Exchange):
         roles = sharded_roles if sharded else rank0_roles
         comm = self.comm
         gradients = SharedGradients(memory, self.ownership, layout.size, layout.dtype)
-        self.pieces, self.tasks = gradients.pieces, gradients.tasks
-        self.vectors = gradients.vectors
+        self.tasks, self.vectors = gradients.tasks, gradients.vectors
         self.weights = memory.array((layout.size,), layout.dtype)
         held = layout.size if comm.node == 0 else 0
         self.state = {name: memory.array((held,), layout.dtype) for name in layout.state}

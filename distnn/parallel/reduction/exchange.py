@@ -88,7 +88,6 @@ class Exchange:
 
     Attributes:
         weights: (n,) the weights, once per node or once per rank.
-        pieces: the nodes of the tree that this rank adds up, each into the vector of its number.
         tasks: this rank's slices, and what to add after each.
         vectors: this rank's gradient vectors (n,), numbered as in `tasks`.
         state: the optimizer's state vectors (n,) by name, on the first node; rank 0's are whole
@@ -101,7 +100,6 @@ class Exchange:
     """
 
     weights: np.ndarray
-    pieces: list[tree.Node]
     tasks: list[tree.SliceTask]
     vectors: list[np.ndarray]
     state: dict[str, np.ndarray]

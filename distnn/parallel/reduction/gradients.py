@@ -2,7 +2,6 @@
 
 Attributes of both ways to do it:
 
-    pieces        the nodes of the tree that this rank adds up
     tasks         this rank's slices, and what to add after each (`tree.SliceTask`)
     vectors       this rank's gradient vectors (n,), numbered as in `tasks`
     partial_sums  vectors that this rank can read once all ranks have arrived, by the node of the
@@ -29,9 +28,8 @@ class SharedGradients:
         spec = self.spec(own, comm.node, size, dtype)
         arrays = memory.arrays(spec)
         self.partial_sums = dict(zip(nodes, arrays, strict=True))
-        self.pieces = own.pieces(comm.rank)
         self.tasks, count = tree.slice_tasks(*own.run(comm.rank), own.slices)
-        self.vectors = [self.partial_sums[piece] for piece in self.pieces]
+        self.vectors = [self.partial_sums[piece] for piece in own.pieces(comm.rank)]
         self.vectors += [np.zeros(size, dtype) for _ in range(count - len(self.vectors))]
 
     @staticmethod
@@ -46,7 +44,6 @@ class PrivateGradients:
     def __init__(self, comm: Communicator, own: Ownership, size: int, dtype: Any) -> None:
         self._comm = comm
         lo, hi = own.run(comm.rank)
-        self.pieces = [(lo, hi)]
         tasks, count = tree.slice_tasks(0, hi - lo, hi - lo)
         self.tasks = [task._replace(slice=lo + task.slice) for task in tasks]
         self.vectors = [np.zeros(size, dtype) for _ in range(count)]

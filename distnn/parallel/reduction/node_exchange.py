@@ -58,8 +58,7 @@ class NodeExchange(Exchange):
             layout.size, ranks, self.barrier.is_oversubscribed
         )
         self._gradients = self._make_gradients(memory)
-        self.pieces, self.tasks = self._gradients.pieces, self._gradients.tasks
-        self.vectors = self._gradients.vectors
+        self.tasks, self.vectors = self._gradients.tasks, self._gradients.vectors
         self._lo, self._hi = self._part(self.comm.node_rank)
         self._squares = memory.array((len(layout.ends),), np.float64)
         self._shared = memory.array((layout.size,), layout.dtype)

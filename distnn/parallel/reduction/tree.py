@@ -77,18 +77,6 @@ def slice_tasks(lo: int, hi: int, slices: int) -> tuple[list[SliceTask], int]:
     return tasks, vectors
 
 
-def levels(count: int) -> list[tuple[slice, slice]]:
-    """T(0, count) of vectors in a row, level by level: those at ``left`` += those at ``right``.
-
-    On each level vectors at equal distances are added, all at once; the sum stands in the first.
-    """
-    distances = (1 << level for level in range((count - 1).bit_length()))
-    return [
-        (slice(0, count - distance, 2 * distance), slice(distance, count, 2 * distance))
-        for distance in distances
-    ]
-
-
 class Addition(NamedTuple):
     """One inner node of the tree: register ``out`` = register ``left`` + register ``right``.
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,22 +122,3 @@ def _shown(a: int, b: int) -> str:
         return str(a)
     m = tree.middle(a, b)
     return f"({_shown(a, m)} + {_shown(m, b)})"
-
-
-@given(count=st.integers(1, 200))
-def test_level_by_level_it_is_the_same_tree(count: int) -> None:
-    """Additions as text, so that the order of each shows."""
-    terms = np.array([str(k) for k in range(count)], dtype=object)
-    for left, right in tree.levels(count):
-        terms[left] = "(" + terms[left] + "+" + terms[right] + ")"
-
-    def definition(a: int, b: int) -> str:
-        if b - a == 1:
-            return str(a)
-        m = 1
-        while 2 * m < b - a:
-            m *= 2
-        return f"({definition(a, a + m)}+{definition(a + m, b)})"
-
-    assert terms[0] == definition(0, count)
-    assert len(tree.levels(count)) == (count - 1).bit_length()
