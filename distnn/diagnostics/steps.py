@@ -84,15 +84,18 @@ class Bench:
         network, comm = self.network, self.comm
         slices = self.session.slices
         rows, own = -(-self.case.batch // slices), -(-slices // comm.size)
-        sizes = roofline.shapes(network, rows)
+        needed = roofline.products_of_pass(network, rows, own)
         vectors = 1 + len(self.session.optimizer.state)
         touched = roofline.bytes_of_update(network, vectors, slices)
         at_once, seconds = min(comm.node_size, cores(comm)), 0.0
         comm.largest(0)  # all begin together
         if comm.node_rank < at_once:  # the others rest: what shares a core is not at its best
-            products = sum(roofline.product_seconds(*one, network.dtype) for one in sizes)
+            products = sum(
+                min(count * roofline.product_seconds(*one, network.dtype) for count, one in ways)
+                for ways in needed
+            )
             copies = roofline.copy_seconds(touched // comm.size)
-            seconds = comm.node_size / at_once * (own * products + copies)
+            seconds = comm.node_size / at_once * (products + copies)
         return float(self.of_all([seconds]).max())
 
     def close(self) -> None:
