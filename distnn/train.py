@@ -85,7 +85,7 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
     from distnn.training.factory import resolve
     from distnn.training.loading import Loader
     from distnn.training.run_files import RunFiles
-    from distnn.training.session import check_slices
+    from distnn.training.slices import check_slices, chosen_slices, from_ranks_message
 
     config = parse_train(argv)
     run_dir = config.run_dir or os.environ.get(RUN_DIR)
@@ -94,8 +94,11 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
         log.warning("--resume without --run-dir: a new run begins in %s", files.directory)
     try:
         config = files.open(config)
-        config = dataclasses.replace(config, slices=config.slices or ranks)
-        check_slices(config.slices or ranks, ranks, recorded=files.is_resumed)
+        if message := from_ranks_message(config.slices, config.batch_size, ranks):
+            log.warning("%s", message)
+        slices = chosen_slices(config.slices, config.batch_size, ranks)
+        check_slices(slices, ranks, recorded=files.is_resumed)
+        config = dataclasses.replace(config, slices=slices)
         source = open_data(config.data, config.test_data, config.target)
         loader = Loader.open(source, config.output, config.loss)
         loader.scaled_as = files.scaled_as(config)

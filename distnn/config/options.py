@@ -127,8 +127,9 @@ class TrainConfig(_Options):
         trainer=True,
     )  # fmt: skip
     slices: int | None = option(
-        None, "parallel", "Parts a batch is cut into; by default the number of ranks", least=1,
-        most=MOST_SLICES, trainer=True,
+        None, "parallel", "Parts a batch is cut into; auto, the default: 8 (no more than it has "
+        "items), or the number of ranks where that is more", least=1, most=MOST_SLICES, auto=True,
+        trainer=True,
     )  # fmt: skip
     reduce: str = option(
         "ordered", "parallel", "Sum of gradients: same bits on any number of ranks, or MPI's own",
@@ -254,8 +255,8 @@ class BenchConfig(_Options):
     precision: str = option("float32", "network", "Floating-point numbers", choices=PRECISIONS)
     optimizer: str = option("sgd", "optimization", "Rule of update", choices=OPTIMIZERS)
     slices: int | None = option(
-        None, "parallel", "Parts a batch is cut into; by default the number of ranks", least=1,
-        most=MOST_SLICES,
+        None, "parallel", "Parts a batch is cut into; auto, the default: as in training",
+        least=1, most=MOST_SLICES, auto=True,
     )  # fmt: skip
     reduce: str = option("ordered", "parallel", "How gradients are added up", choices=REDUCTIONS)
     update: str = option("auto", "parallel", "Who updates the weights", choices=UPDATES)
@@ -277,8 +278,8 @@ def merge_resumed(recorded: TrainConfig, given: TrainConfig) -> TrainConfig:
         old, new = getattr(recorded, name), getattr(given, name)
         if one.on_resume == "unrecorded":
             changes[name] = new
-        elif name not in given.given or new in (old, "auto"):  # auto: what the run chose
-            continue
+        elif name not in given.given or new in (old, "auto") or (one.auto and new is None):
+            continue  # auto: what the run chose
         elif one.on_resume == "fixed" or (one.on_resume == "grows" and new < old):
             raise InputError(
                 f"{new} was given, but the run was started with {old}",

@@ -19,15 +19,27 @@ QUICK = 200e-6  # seconds that one reading of the clock should cover at least
 ENOUGH = 0.05  # seconds after which the best time is taken for the best there is
 
 
-def shapes(network: Network, rows: int) -> list[tuple[int, int, int]]:
-    """(m, k, n) of all products of one pass over `rows` items, forward and backward."""
+Way = tuple[int, tuple[int, int, int]]
+"""So many products (m, k) @ (k, n)."""
+
+
+def products_of_pass(network: Network, rows: int, slices: int = 1) -> list[list[Way]]:
+    """All products of one pass over slices of `rows` items, each with the ways to make it.
+
+    Where all slices have one right factor, their rows may go together.
+    """
     found = []
     for l, (n_in, n_out) in enumerate(network.shapes, 1):
-        found.append((rows, n_in, n_out))  # Z = A @ W
-        found.append((n_in, rows, n_out))  # dW = A.T @ D
+        found.append(_ways(rows, n_in, n_out, slices))  # Z = A @ W
+        found.append([(slices, (n_in, rows, n_out))])  # dW = A.T @ D
         if l > 1:
-            found.append((rows, n_out, n_in - 1))  # D = D @ W[1:].T
+            found.append(_ways(rows, n_out, n_in - 1, slices))  # D = D @ W[1:].T
     return found
+
+
+def _ways(rows: int, k: int, n: int, slices: int) -> list[Way]:
+    one_by_one, together = (slices, (rows, k, n)), (1, (slices * rows, k, n))
+    return [one_by_one] if slices == 1 else [one_by_one, together]
 
 
 def product_seconds(m: int, k: int, n: int, dtype: DTypeLike) -> float:

@@ -262,7 +262,7 @@ class Network:
         A0[:, 1:] = X
         gradients = self.views(aligned((self.size,), self.dtype))
         with np.errstate(over="ignore", under="ignore"):
-            loss = run.forward(A0, T)
+            loss = float(run.forward(A0, T))
             run.backward(gradients, 1 / len(X))
         return loss / len(X), gradients
 

@@ -32,7 +32,13 @@ from distnn.training.consistency import (
 from distnn.training.dataset import Dataset, digest, digests, from_arrays, shared_bytes
 from distnn.training.evaluation import Evaluation, are_classes
 from distnn.training.loop import Loop, Record
-from distnn.training.session import Session, check_slices, empty_slices_message, vector_bytes
+from distnn.training.session import Session, vector_bytes
+from distnn.training.slices import (
+    check_slices,
+    chosen_slices,
+    empty_slices_message,
+    from_ranks_message,
+)
 
 if TYPE_CHECKING:  # what writes files is loaded where it does
     from distnn.training.run_files import RunFiles
@@ -72,7 +78,8 @@ class Trainer:
 
     Keywords, checked as the flags of the same names:
         batch_size: B, global: over all ranks together; 64.
-        slices: S; None means one per rank. The result depends on it, not on the ranks.
+        slices: S; "auto" or None: 8 (no more than a batch has items), or the number of ranks where
+            that is more. The result depends on it, not on the ranks.
         seed: of the order of the samples; 0.
         reduce: "ordered": the same bits on any number of ranks; "mpi": MPI's own Allreduce, whose
             result depends on it.
@@ -117,7 +124,7 @@ class Trainer:
             self.network = instance(network, Network, "network", "Network([64, 32, 10])")
             self.optimizer = instance(optimizer, Optimizer, "optimizer", "Adam(0.001)")
             self.on_failure = choice(on_failure, "on_failure", FAILURES)
-            slices = config.slices or base.size
+            slices = chosen_slices(config.slices, config.batch_size, base.size)
             check_slices(slices, base.size)
             completed = _completed(config, self.network, self.optimizer)
             values = must_agree(completed, self.network, self.optimizer, self.on_failure)
@@ -131,8 +138,11 @@ class Trainer:
             assert config is not None  # else there was a problem
             self.comm = comm if isinstance(comm, Communicator) else communicator_of(comm)
             agree_on_blas(self.comm, config.blas)
-        message = empty_slices_message(config.batch_size, slices)
-        if self.comm.is_first and message:
+        messages = (
+            from_ranks_message(config.slices, config.batch_size, self.comm.size),
+            empty_slices_message(config.batch_size, slices),
+        )
+        for message in filter(None, messages if self.comm.is_first else ()):
             log.warning("%s", message)
         self.config = dataclasses.replace(config, slices=slices)
         self.position = Position()
