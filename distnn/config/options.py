@@ -24,10 +24,10 @@ LOSSES = (
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 SCHEDULES = ("constant", "step", "linear", "cosine")
 INITIALIZERS = ("glorot", "he", "lecun", "normal")
-PRECISIONS = ("float32", "float64")
+PRECISIONS = ("float32", "float64", "bfloat16")
 REDUCTIONS = ("ordered", "mpi")
 UPDATES = ("auto", "rank0", "sharded")
-BLAS = ("auto", "numpy", "mkl")
+BLAS = ("auto", "numpy", "onednn", "mkl")
 PROGRESS = ("auto", "bar", "lines", "off")
 NO_PATHS = ("digits", "arrays")  # bundled; in memory, of a trainer
 MOST_SLICES = 2**20
@@ -92,7 +92,10 @@ class TrainConfig(_Options):
     dropout: float = option(
         0.0, "network", "Share of hidden units dropped in training", least=0, below=1
     )
-    precision: str = option("float32", "network", "Floating-point numbers", choices=PRECISIONS)
+    precision: str = option(
+        "float32", "network", "Floating-point numbers; bfloat16: of the factors of matrix "
+        "products, all else float32", choices=PRECISIONS,
+    )  # fmt: skip
     optimizer: str = option("adam", "optimization", "Rule of update", choices=OPTIMIZERS)
     learning_rate: float | None = option(
         None, "optimization", "Learning rate; by default the optimizer's own", above=0
@@ -141,7 +144,7 @@ class TrainConfig(_Options):
         trainer=True,
     )  # fmt: skip
     blas: str = option(  # another one may change bits, as another machine may: it is reported
-        "auto", "parallel", "Matrix products: auto takes MKL on Intel's processors, if installed",
+        "auto", "parallel", "What makes matrix products; auto: the quickest that is installed",
         choices=BLAS, on_resume="free", trainer=True,
     )  # fmt: skip
     stall_timeout: float = option(

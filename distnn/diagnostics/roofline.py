@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from distnn.nn import products
 from distnn.nn.network import Network
@@ -42,15 +41,16 @@ def _ways(rows: int, k: int, n: int, slices: int) -> list[Way]:
     return [one_by_one] if slices == 1 else [one_by_one, together]
 
 
-def product_seconds(m: int, k: int, n: int, dtype: DTypeLike) -> float:
-    """The best time of a product of these sizes."""
+def product_seconds(m: int, k: int, n: int, network: Network) -> float:
+    """The best time of a product of these sizes in the network's precision."""
     rng = np.random.default_rng(0)
-    X, Y = rng.random((m, k)).astype(dtype), rng.random((k, n)).astype(dtype)
-    out = np.empty((m, n), dtype)
+    ways = products.arithmetic(network.precision)
+    X, Y = (ways.factor(rng.random(size).astype(network.dtype)) for size in ((m, k), (k, n)))
+    out = np.empty((m, n), network.dtype)
     times = []
     for left in (X, np.asfortranarray(X)):
         for right in (Y, np.asfortranarray(Y)):
-            times.append(best(partial(products.product, left, right, out)))
+            times.append(best(partial(ways.product, left, right, out)))
     return min(times)
 
 

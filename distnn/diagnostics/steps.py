@@ -91,7 +91,7 @@ class Bench:
         comm.largest(0)  # all begin together
         if comm.node_rank < at_once:  # the others rest: what shares a core is not at its best
             products = sum(
-                min(count * roofline.product_seconds(*one, network.dtype) for count, one in ways)
+                min(count * roofline.product_seconds(*one, network) for count, one in ways)
                 for ways in needed
             )
             copies = roofline.copy_seconds(touched // comm.size)

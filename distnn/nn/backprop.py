@@ -7,47 +7,31 @@
     dW[l] = A[l-1].T @ D[l]                                           (1 + n_{l-1}, n_l)
     D[l-1] = (D[l] @ W[l][1:].T) * h'(Z[l-1])                         (b, n_{l-1})
 
-Document 002, eq. (1) and (2), with the rows of a batch in place of its single point (document 000,
-sections 1.2 and 2.3). Equal slices may go through a pass together: every array then has an axis
-more in front, (k, b, n), and all of the above is done slice by slice with fewer calls.
+The factors of these products are A, W and D themselves or, in another precision, A, W and D rounded
+(`products.Arithmetic`): then Z, dW and D[l-1] are products of rounded numbers, and all else is as
+above. Document 002, eq. (1) and (2), with the rows of a batch in place of its single point
+(document 000, sections 1.2 and 2.3).
+
+Equal slices may go through a pass together: every array then has an axis more in front, (k, b, n),
+and all of the above is done slice by slice with fewer calls.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from math import prod
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from distnn.nn import products
-from distnn.nn.activations import ACTIVATIONS, Space, make_space
+from distnn.nn.activations import ACTIVATIONS
+from distnn.nn.buffers import Buffers, Model, Shape, Views
 from distnn.nn.dropout import Dropout
-from distnn.nn.layout import Array, Block, Shapes, aligned, blocks, grid
-from distnn.nn.outputs import make_output
+from distnn.nn.layout import Array, Block, aligned, blocks, grid
 from distnn.nn.products import Product
 from distnn.nn.stacks import of_stacks
 
-Shape = tuple[int, ...]
-"""(b,) of one slice, (k, b) of a stack."""
 Hook = Callable[[int, int], None]
 """Called with a layer, from 1, and the number of one of its blocks, from 0; see `layout.grid`."""
-
-
-class Model(Protocol):
-    """What a pass needs of a `Network`."""
-
-    layers: tuple[int, ...]
-    activation: str
-    output: str
-    loss: str
-    dropout: float
-    seed: int
-    dtype: np.dtype
-    shapes: Shapes
-
-    @property
-    def weights(self) -> list[Array]:
-        """``[W[1], ..., W[L]]``, wherever they lie at the time."""
 
 
 class SlicePass:
@@ -66,7 +50,7 @@ class SlicePass:
         rows: the most rows that go through together, of all slices.
 
     Attributes:
-        product: ``product(X, Y, out)`` of matrices or stacks, see `stacks.of_stacks`.
+        product: ``product(X, Y, out)`` of factors, matrices or stacks, see `stacks.of_stacks`.
 
     The result for b rows depends on their content and on b alone. A caller silences numpy's
     overflow and underflow warnings around its loop: exp may do either, and both are meant.
@@ -74,12 +58,17 @@ class SlicePass:
 
     def __init__(self, network: Model, rows: int) -> None:
         self.network = network
-        self.product: Product = of_stacks(products.product)
-        self._buffers = _Buffers(network, rows)
-        self._views: dict[Shape, _Views] = {}
+        arithmetic = products.arithmetic(network.precision)
+        self.product: Product = of_stacks(arithmetic)
+        self._round = arithmetic.round
+        self._buffers = Buffers(network, rows, arithmetic)
+        self._views: dict[Shape, Views] = {}
         self._dropout = Dropout(network.dropout, network.seed) if network.dropout > 0 else None
         self._h = ACTIVATIONS[network.activation]
         self._weights: list[Array] = []
+        self._W: list[Array] = []  # factors; where they are rounded, also of the passes beside
+        if arithmetic.round:
+            self._W = [aligned(shape, arithmetic.dtype) for shape in network.shapes]
         self._transposed: list[Array] = []
         self._A0 = self._T = np.empty((0, 0), network.dtype)
         self._columns = [blocks(grid(W, network.dtype.itemsize)[1]) for W in network.shapes]
@@ -104,7 +93,8 @@ class SlicePass:
         They hold what the last forward and backward pass over A0 left in them.
         """
         v = self._view(A0.shape[:-1])
-        return list(zip([A0.mT, *v.At[1:]], v.D[1:], strict=True))
+        At = v.At if self._round else [A0.mT, *v.At[1:]]
+        return list(zip(At, v.D_factor[1:], strict=True))
 
     @property
     def output(self) -> Array:
@@ -117,6 +107,7 @@ class SlicePass:
         T: Array,
         dropout: tuple[int, int | Iterable[int]] | None = None,
         before_weights: Hook | None = None,
+        are_new: bool = True,
     ) -> float | Array:
         """Compute the outputs and the loss of b rows, or of k slices of b rows.
 
@@ -125,17 +116,19 @@ class SlicePass:
             T: (..., b, n_L) targets. Both are looked at again by ``backward``.
             dropout: (step, slice) in training, to draw the masks from; (step, slices) of a stack.
             before_weights: called before a block of columns of a layer's weights is used.
+            are_new: False: the weights are those of the last forward pass, or of that of the pass
+                that this one is beside; what was rounded of them is used again.
 
         Returns:
             The loss, summed over the rows of the slice; (k,) of a stack.
         """
         self._T = T
-        self._to_last_net_input(A0, dropout, before_weights)
+        self._to_last_net_input(A0, dropout, before_weights, are_new)
         return self._v.out.loss(T)
 
     def outputs(self, A0: Array) -> Array:
         """Compute the outputs A[L] (..., b, n_L), without targets: good until the next."""
-        self._to_last_net_input(A0, None, None)
+        self._to_last_net_input(A0, None, None, True)
         return self._v.out.activate()
 
     def backward(
@@ -154,59 +147,80 @@ class SlicePass:
 
     def last_sensitivity(self, scale: float | Array) -> None:
         """D[L], after ``forward``."""
-        self._v.out.sensitivity(self._T, self._v.D[-1], scale)
+        v = self._v
+        v.out.sensitivity(self._T, v.D[-1], scale)
+        if self._round:
+            self._round(v.D[-1], v.D_factor[-1])
 
     def sensitivity(self, l: int) -> None:
         """D[l] of a hidden layer, from D[l+1]."""
         v = self._v
-        self.product(v.D[l + 1], self._transposed[l], v.D[l])
+        self.product(v.D_factor[l + 1], self._transposed[l], v.D[l])
         if self._dropped:
             np.multiply(v.D[l], v.M[l], v.D[l])
         self._h.times_derivative(v.D[l], v.H[l], v.Z[l], v.space[l])
+        if self._round:
+            self._round(v.D[l], v.D_factor[l])
 
     def _to_last_net_input(
         self,
         A0: Array,
         dropout: tuple[int, int | Iterable[int]] | None,
         before_weights: Hook | None,
+        are_new: bool,
     ) -> None:
         self._v = v = self._view(A0.shape[:-1])
         self._A0 = A0
         self._dropped = dropout is not None and self._dropout is not None
         A, last = A0, len(self._see_weights())
+        if self._round:
+            A = v.A[0]
+            self._round(A0, A)
         for l in range(1, last):
-            self._net_input(l, A, v.Z[l], before_weights)
+            self._net_input(l, A, v.Z[l], before_weights, are_new)
             self._h.value(v.Z[l], v.H[l], v.space[l])
             if dropout is not None and self._dropout is not None:
                 self._dropout.draw(*dropout, l, v.M[l])
-                np.multiply(v.H[l], v.M[l], v.A_inner[l])
+                dropped = v.space[l].scratch if self._round else v.A_inner[l]
+                np.multiply(v.H[l], v.M[l], dropped)
+                if self._round:
+                    self._round(dropped, v.A_inner[l])
+            elif self._round:
+                self._round(v.H[l], v.A_inner[l])
             else:
                 np.copyto(v.A_inner[l], v.H[l])
             A = v.A[l]
-        self._net_input(last, A, v.out.Z, before_weights)
+        self._net_input(last, A, v.out.Z, before_weights, are_new)
 
-    def _net_input(self, l: int, A: Array, Z: Array, before_weights: Hook | None) -> None:
+    def _net_input(
+        self, l: int, A: Array, Z: Array, before_weights: Hook | None, are_new: bool
+    ) -> None:
         """Z[l] = A[l-1] @ W[l], by blocks of columns."""
-        W = self._weights[l - 1]
+        W = self._W[l - 1]
         for block, columns in enumerate(self._columns[l - 1]):
             if before_weights is not None:
                 before_weights(l, block)
+            if self._round and are_new:
+                part = slice(None) if columns is None else columns
+                self._round(self._weights[l - 1][:, part], W[:, part])
             if columns is None:
                 self.product(A, W, Z)
             else:
                 self.product(A, W[:, columns], Z[..., columns])
 
-    def _view(self, shape: Shape) -> "_Views":
+    def _view(self, shape: Shape) -> "Views":
         v = self._views.get(shape)
         if v is None:
-            v = self._views[shape] = _Views(self._buffers, self.network, shape)
+            v = self._views[shape] = Views(self._buffers, self.network, shape)
         return v
 
     def _see_weights(self) -> list[Array]:
         W = self.network.weights
         if W is not self._weights:
             self._weights = W
-            self._transposed = [w[1:].T for w in W]
+            if not self._round:
+                self._W = W
+            self._transposed = [w[1:].T for w in self._W]
         return W
 
 
@@ -285,79 +299,3 @@ def _term(share: Share, layer: int, rows: Block) -> Term:
         for left, right, out in share.sums
     ]
     return At[..., part, :], D, share.dW[layer][..., part, :], sums
-
-
-class _Buffers:
-    """The memory of a pass: room for ``rows`` rows in every layer.
-
-    h(Z) is kept in a contiguous H and copied into A beside the ones: every pass over a contiguous
-    array costs a third of one over A[:, 1:], and with dropout the derivative needs the undropped
-    H. Index 0 and, for what only hidden layers have, index L are unused.
-    """
-
-    def __init__(self, network: Model, rows: int) -> None:
-        dtype, hidden = network.dtype, network.layers[1:-1]
-        from_net_input = ACTIVATIONS[network.activation].from_net_input
-        nothing = np.empty((0, 0), dtype)
-        self.A0 = aligned((rows, 1 + network.layers[0]), dtype)
-        self.A0[:, 0] = 1
-        self.T = aligned((rows, network.layers[-1]), dtype)
-        self.A = [nothing] + [aligned((rows, 1 + n), dtype) for n in hidden]
-        for A in self.A[1:]:
-            A[:, 0] = 1
-        self.H = [nothing] + [aligned((rows, n), dtype) for n in hidden]
-        self.Z = self.H
-        if from_net_input:
-            self.Z = [nothing] + [aligned((rows, n), dtype) for n in hidden]
-        self.M = self.H
-        if network.dropout > 0:
-            self.M = [nothing] + [aligned((rows, n), dtype) for n in hidden]
-        self.D = [nothing] + [aligned((rows, n), dtype) for n in network.layers[1:]]
-        self.space = make_space((rows, max(hidden, default=0)), dtype)
-
-    def after(self, rows: int) -> "_Buffers":
-        """What is left of it after so many rows; the working space is the same."""
-        rest = copy(self)
-        rest.A0, rest.T = self.A0[rows:], self.T[rows:]
-        rest.A, rest.H, rest.Z, rest.M, rest.D = (
-            [X[rows:] for X in Xs] for Xs in (self.A, self.H, self.Z, self.M, self.D)
-        )
-        if self.Z is self.H:
-            rest.Z = rest.H
-        return rest
-
-
-class _Views:
-    """The first rows of every buffer, in one of the shapes (b,) or (k, b).
-
-    Made once for each shape: there are two or three.
-    """
-
-    def __init__(self, buffers: _Buffers, network: Model, shape: Shape) -> None:
-        def part(X: Array) -> Array:
-            return X[: prod(shape)].reshape(*shape, X.shape[1])
-
-        self.A0, self.T = part(buffers.A0), part(buffers.T)
-        nothing, *A = buffers.A
-        self.A = [nothing] + [part(X) for X in A]
-        self.A_inner = [X[..., 1:] for X in self.A]
-        self.At = [X.mT for X in self.A]
-        self.H = [nothing] + [part(X) for X in buffers.H[1:]]
-        self.Z = self.H
-        if buffers.Z is not buffers.H:
-            self.Z = [nothing] + [part(X) for X in buffers.Z[1:]]
-        self.M = [nothing] + [part(X) for X in buffers.M[1:]]
-        self.D = [nothing] + [part(X) for X in buffers.D[1:]]
-        self.space = [_part(buffers.space, H.shape) for H in self.H]
-        n_out = network.layers[-1]
-        self.out = make_output(network.output, network.loss, shape, n_out, network.dtype)
-
-
-def _part(space: Space, shape: tuple[int, ...]) -> Space:
-    """Contiguous arrays of this shape, at the front of the larger ones."""
-    size = prod(shape)
-    return Space(
-        space.scratch.reshape(-1)[:size].reshape(shape),
-        space.mask.reshape(-1)[:size].reshape(shape),
-        space.zeros.reshape(-1)[:size].reshape(shape),
-    )

@@ -153,12 +153,12 @@ class Session:
         rule, scale = self._rule(t, self.learning_rate(t, steps_total))
         self._scale[()] = scale / len(batch)
         for stacks, backward, is_last in self.work.of(len(batch)):
-            for run, slices, items, A0, T, rows in stacks:
+            for run, slices, items, A0, T, rows, is_first in stacks:
                 phase("input")
                 dataset.gather(batch[items], *rows)
                 phase("elementwise")
-                dropout = position.steps, slices
-                self._loss_sums.put(slices, run.forward(A0, T, dropout, exchange.before_weights))
+                dropout, before = (position.steps, slices), exchange.before_weights
+                self._loss_sums.put(slices, run.forward(A0, T, dropout, before, is_first))
             if is_last:
                 exchange.start(rule, stop)
             backward.run(self._scale, exchange.after_gradient if is_last else None)

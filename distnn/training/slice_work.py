@@ -33,6 +33,7 @@ class Stack(NamedTuple):
         items: where in the batch its rows are.
         A0, T: the pass's input and target buffers.
         rows: the same buffers as matrices, to gather into.
+        is_first: of its step.
     """
 
     run: SlicePass
@@ -41,6 +42,7 @@ class Stack(NamedTuple):
     A0: Array
     T: Array
     rows: tuple[Array, Array]
+    is_first: bool
 
 
 class Work(NamedTuple):
@@ -89,9 +91,10 @@ class SliceWork:
     def attach(self, profiler: Profiler | None) -> None:
         """Have products and sums measured from now on; None: no longer."""
         self._profiler = profiler
-        product_of_slices = products.product
+        arithmetic = products.arithmetic(self._network.precision)
+        product_of_slices = arithmetic.product
         add: Product = np.add
-        product = of_stacks(product_of_slices)
+        product = of_stacks(arithmetic)
         if profiler is not None:
             product = profiler.timed(product, "product")
             product_of_slices = profiler.timed(product_of_slices, "product")
@@ -119,7 +122,8 @@ class SliceWork:
         for b, equal in groupby(sorted(tasks, key=length), length):
             numbers = [task.slice for task in equal]
             run = self._pass_beside(len(stacks[0].rows[0])) if stacks else self._whole
-            stack = self._stack(run, numbers, b, items)
+            is_first = not stacks and tasks[0] is self._exchange.tasks[0]
+            stack = self._stack(run, numbers, b, items, is_first)
             stacks.append(stack)
             factors |= zip(numbers, _of_slices(stack), strict=True)
         shares = [self._share(task, factors[task.slice]) for task in tasks]
@@ -131,7 +135,9 @@ class SliceWork:
             self._beside[rows] = self._whole.beside(rows)
         return self._beside[rows]
 
-    def _stack(self, run: SlicePass, numbers: list[int], b: int, items: int) -> Stack:
+    def _stack(
+        self, run: SlicePass, numbers: list[int], b: int, items: int, is_first: bool
+    ) -> Stack:
         k = len(numbers)
         shape = (b,) if k == 1 else (k, b)
         A0, T = run.input(*shape), run.target(*shape)
@@ -141,7 +147,7 @@ class SliceWork:
         if bounds[-1][1] - bounds[0][0] != k * b:  # slices of another length lie between
             where = np.concatenate([np.arange(*ends) for ends in bounds])
         slices = numbers[0] if k == 1 else np.array(numbers, np.intp)
-        return Stack(run, slices, where, A0, T, rows)
+        return Stack(run, slices, where, A0, T, rows, is_first)
 
     def _share(self, task: tree.SliceTask, factors: "list[Factors]") -> Share:
         """One slice's gradient, and the sums that follow from it."""

@@ -17,6 +17,7 @@ from distnn.data.targets import CLASSIFICATION, REGRESSION
 from distnn.errors import DistnnError, DivergenceError, InputError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
+from distnn.nn.products import slow_precision_message
 from distnn.parallel.comm.communicator import Communicator, communicator_of, mpi_of
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.comm.status import STALL_TIMEOUT
@@ -84,8 +85,8 @@ class Trainer:
         reduce: "ordered": the same bits on any number of ranks; "mpi": MPI's own Allreduce, whose
             result depends on it.
         update: who updates the weights: "rank0", "sharded": each rank a part, or "auto". Same bits.
-        blas: "numpy", "mkl" or "auto": what multiplies matrices, in all that distnn does in this
-            process from here on.
+        blas: "numpy", "onednn", "mkl" or "auto": what multiplies matrices, in all that distnn does
+            in this process from here on.
         clip_norm: the largest norm a gradient may have; None for no limit.
         schedule, warmup: the course of the learning rate, see `distnn.nn.schedules`.
         run_dir: where `fit` writes metrics, checkpoints and the summary; None: nowhere.
@@ -137,8 +138,9 @@ class Trainer:
         ):
             assert config is not None  # else there was a problem
             self.comm = comm if isinstance(comm, Communicator) else communicator_of(comm)
-            agree_on_blas(self.comm, config.blas)
+            agree_on_blas(self.comm, config.blas, network.precision)
         messages = (
+            slow_precision_message(network.precision),
             from_ranks_message(config.slices, config.batch_size, self.comm.size),
             empty_slices_message(config.batch_size, slices),
         )

@@ -56,5 +56,6 @@ def test_best_time_of_a_nap(seconds: float) -> None:
 
 
 def test_more_work_takes_longer() -> None:
-    assert 0 < product_seconds(8, 8, 8, "float32") < product_seconds(256, 256, 256, "float32")
+    net = Network([8, 8])
+    assert 0 < product_seconds(8, 8, 8, net) < product_seconds(256, 256, 256, net)
     assert 0 < copy_seconds(1 << 12) < copy_seconds(1 << 26)
