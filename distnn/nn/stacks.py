@@ -20,6 +20,7 @@ from distnn.nn.products import Arithmetic, Product
 SMALL = 1 << 20
 """Multiplications of a slice's product below which the views of its rows are kept: making them, and
 what oneDNN makes for them, takes as long as the product."""
+TRIED = 4096  # elements, at least: of so few as a small product has, all may be equal by chance
 MOST_KEPT = 64  # views: more than a pass has layers, or it begins again
 
 
@@ -65,16 +66,17 @@ def rows_are_alike(arithmetic: Arithmetic, X: Array, Y: Array, out: Array) -> bo
 
     Tried with random numbers in arrays of these shapes, laid out as these: which instructions are
     carried out depends on nothing else, and another order of additions shows in the last bits of
-    some of so many elements.
+    some of TRIED elements.
     """
     rng, product = np.random.default_rng(0), arithmetic.product
-    X, Y = _random(rng, X, arithmetic), _random(rng, Y, arithmetic)
     whole, single = np.empty(out.shape, out.dtype), np.empty(out.shape[1:], out.dtype)
-    product(_rows(X), Y, _rows(whole))
-    for of_slice, rows in zip(X, whole, strict=True):
-        product(of_slice, Y, single)
-        if not np.array_equal(single, rows):
-            return False
+    for _ in range(0, TRIED, max(out.size, 1)):
+        some, right = _random(rng, X, arithmetic), _random(rng, Y, arithmetic)
+        product(_rows(some), right, _rows(whole))
+        for of_slice, rows in zip(some, whole, strict=True):
+            product(of_slice, right, single)
+            if not np.array_equal(single, rows):
+                return False
     return True
 
 
