@@ -1,11 +1,10 @@
 """Measure a trained run: ``[mpirun -n N] python -m distnn.evaluate RUN_DIR [--data ...]``.
 
-Prints one JSON object: the number of items, the mean loss, and accuracy or r2.
+Prints a table of all measures; ``--json FILE`` writes them as one JSON object.
 """
 
-import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distnn.command import on_first, run
 
@@ -19,14 +18,21 @@ def evaluate(comm: "Communicator", argv: Sequence[str]) -> None:
     """Evaluate as the arguments say, on all ranks of the comm."""
     from distnn.training import prediction
 
-    trained, part, is_own = on_first(comm, _open, argv) or (None, None, False)
+    trained, part, is_own, path = on_first(comm, _open, argv) or (None, None, False, None)
     measures = prediction.evaluate(comm, trained, part, is_own)
-    if comm.is_first:
-        print(json.dumps(measures))
+    comm.on_first(lambda: _show(measures, path))
 
 
-def _open(argv: Sequence[str]) -> "tuple[Trained, Part, bool]":
-    """Rank 0: the run, the data set, and whether it is the run's own; raises InputError."""
+def _show(measures: dict[str, Any], path: str | None) -> None:
+    from distnn.training.report import report_text, write_report
+
+    print(report_text(measures, ""))
+    if path is not None:
+        write_report(path, measures)
+
+
+def _open(argv: Sequence[str]) -> "tuple[Trained, Part, bool, str | None]":
+    """Rank 0: run, data set, whether it is the run's own, file to write; raises InputError."""
     from distnn.config.command_line import parse_evaluate
     from distnn.config.toml_file import read_recorded
     from distnn.data.sources import open_data, open_test_data
@@ -38,14 +44,17 @@ def _open(argv: Sequence[str]) -> "tuple[Trained, Part, bool]":
     options = parse_evaluate(argv)
     trained = Trained.open(options.run_dir, options.checkpoint)
     if options.data is not None:
-        part = open_test_data(options.data, options.target, *trained.column_names())
-        return trained, trained.checked(part), False
+        names = trained.column_names()
+        part = open_test_data(options.data, options.target, *names, options.weight)
+        return trained, trained.checked(part), False, options.json
     recorded = RunDirectory(options.run_dir).config  # where paths are in full
     config = read_recorded(recorded) if recorded.is_file() else settings_of(trained.checkpoint)
-    test = open_data(config.data, config.test_data, options.target or config.target).test
+    target, weight = options.target or config.target, options.weight or config.weight
+    test = open_data(config.data, config.test_data, target, weight).test
     if test is None:
         raise InputError("has no test set", where=config.data, remedy="give one with --data")
-    return trained, trained.checked(test), options.target in (None, config.target)
+    is_own = (target, weight) == (config.target, config.weight)
+    return trained, trained.checked(test), is_own, options.json
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from distnn.command import on_first, run
 
 if TYPE_CHECKING:
+    from distnn.data.sources import Part
     from distnn.parallel.comm.communicator import Communicator
     from distnn.training.loading import Loader
     from distnn.training.run_files import RunFiles
@@ -33,11 +34,14 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
     from distnn.config.options import TrainConfig
     from distnn.errors import StopRequested
     from distnn.parallel.comm.shared_memory import SharedMemory
+    from distnn.training.best import shared_at_end
     from distnn.training.consistency import mixed_ranks_message
     from distnn.training.factory import build_network, build_optimizer
     from distnn.training.loading import Shape, load
     from distnn.training.session import vector_bytes
-    from distnn.training.trainer import Trainer, TrainingData
+    from distnn.training.trainer import Trainer
+    from distnn.training.training_data import TrainingData
+    from distnn.training.weighting import balance
 
     try:
         shared = comm.broadcast(shared)
@@ -45,12 +49,17 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
         comm.status.stall_timeout = config.stall_timeout
         network, optimizer = build_network(config, shape), build_optimizer(config)
         needed = vector_bytes(network, optimizer, comm, config) + shape.bytes(network.dtype)
+        needed += shared_at_end(network, shape.train_items)
         comm = comm.with_memory(needed)
-        train_set, test_set = load(comm, SharedMemory(comm), shape, loader, network.dtype)
+        memory = SharedMemory(comm)
+        loaded = load(comm, memory, shape, loader, network.dtype)
+        if config.class_weight is not None:
+            balance(comm, memory, loaded.train)
         if message := mixed_ranks_message(comm):
             log.warning("%s", message)
         recorded = None if loader is None else loader.recorded
-        data = TrainingData(train_set, test_set, shape.is_classification, recorded)
+        classify, validation = shape.is_classification, loaded.validation
+        data = TrainingData(loaded.train, loaded.test, classify, recorded, validation, loaded.units)
         trainer = Trainer(network, optimizer, comm=comm, config=config)
         _, summary = trainer.run(comm, data, config.epochs, files, started)
     except StopRequested as error:
@@ -79,13 +88,14 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
         InputError: flags, files or directory cannot be used.
     """
     from distnn.config.command_line import parse_train
-    from distnn.data.sources import open_data
+    from distnn.data.sources import open_data, open_test_data
     from distnn.errors import DistnnError
     from distnn.run.directory import default_path
     from distnn.training.factory import resolve
     from distnn.training.loading import Loader
     from distnn.training.run_files import RunFiles
     from distnn.training.slices import check_slices, chosen_slices, from_ranks_message
+    from distnn.training.training_data import check_options
 
     config = parse_train(argv)
     run_dir = config.run_dir or os.environ.get(RUN_DIR)
@@ -99,10 +109,15 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
         slices = chosen_slices(config.slices, config.batch_size, ranks)
         check_slices(slices, ranks, recorded=files.is_resumed)
         config = dataclasses.replace(config, slices=slices)
-        source = open_data(config.data, config.test_data, config.target)
-        loader = Loader.open(source, config.output, config.loss)
+        source = open_data(config.data, config.test_data, config.target, config.weight)
+        validation: Part | float | None = config.validation_share
+        if config.validation is not None and validation is None:
+            names = source.train.feature_names, source.train.target_names
+            validation = open_test_data(config.validation, config.target, *names, config.weight)
+        loader = Loader.open(source, config.output, config.loss, validation, config.seed)
         loader.scaled_as = files.scaled_as(config)
         config = resolve(config, loader.shape())
+        check_options(config, loader.shape().is_classification, loader.validation is not None)
         files.make()
     except DistnnError:
         files.close()
@@ -112,11 +127,15 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
 
 def summary_text(summary: dict[str, Any], directory: str) -> str:
     """The summary for people: a few lines."""
-    measures = ", ".join(
-        f"{key.replace('_', ' ')} {value:.4g}"
-        for key, value in summary.items()
-        if key in ("train_loss", "test_loss", "test_accuracy", "test_r2") and value is not None
-    )
+    from distnn.training.report import report_line
+
+    parts = [f"train loss {summary['train_loss']:.4g}"] if summary.get("train_loss") else []
+    if summary.get("best_epoch"):
+        parts.append(f"best epoch {summary['best_epoch']}")
+    if summary.get("stopped_early"):
+        parts.append("stopped early: its patience is used up")
+    lines = [", ".join(parts), *(report_line(summary, part) for part in ("validation", "test"))]
+    measures = "\n".join(filter(None, lines))
     return (
         f"{summary['epochs']} epochs, {summary['steps']} steps on {summary['ranks']} ranks "
         f"({summary['nodes']} nodes, {summary['slices']} slices) in {summary['seconds']:.2f} s, "

@@ -108,8 +108,9 @@ def test_columns_are_found_by_name(houses: Path) -> None:
 def test_r2_is_that_of_the_predictions(houses: Path, capsys: pytest.CaptureFixture[str]) -> None:
     on_one_rank(predict, houses / "r", "--data", houses / "h.csv", "--output", houses / "p.npy")
     capsys.readouterr()
-    on_one_rank(evaluate, houses / "r", "--data", houses / "h.csv")
-    measures = json.loads(capsys.readouterr().out)
+    out = houses / "m.json"
+    on_one_rank(evaluate, houses / "r", "--data", houses / "h.csv", "--json", out)
+    measures = json.loads(out.read_text())
     T = table(houses / "h.csv")[1][:, 2:]
     residual = ((np.load(houses / "p.npy") - T) ** 2).sum(axis=0)
     expected = np.mean(1 - residual / ((T - T.mean(axis=0)) ** 2).sum(axis=0))
@@ -122,8 +123,9 @@ def test_accuracy_is_that_of_the_predictions(
 ) -> None:
     on_one_rank(predict, classes / "r", "--data", classes / "x.npy", "--output", classes / "p.npy")
     capsys.readouterr()
-    on_one_rank(evaluate, classes / "r")
-    measures = json.loads(capsys.readouterr().out)
+    out = classes / "m.json"
+    on_one_rank(evaluate, classes / "r", "--json", out)
+    measures = json.loads(out.read_text())
     summary = json.loads((classes / "r" / "summary.json").read_text())
     with np.load(classes / "c.npz") as arrays:
         assert measures["accuracy"] == np.mean(np.load(classes / "p.npy") == arrays["y_test"])
@@ -150,8 +152,9 @@ def test_another_checkpoint(classes: Path, capsys: pytest.CaptureFixture[str]) -
     oldest = min(folder.glob("step-*"))
     for which in ("latest", "best", oldest):
         capsys.readouterr()
-        on_one_rank(evaluate, classes / "r", "--checkpoint", which)
-        losses.append(json.loads(capsys.readouterr().out)["loss"])
+        out = classes / "m.json"
+        on_one_rank(evaluate, classes / "r", "--checkpoint", which, "--json", out)
+        losses.append(json.loads(out.read_text())["loss"])
     assert losses[1] <= losses[0] < losses[2]
     with pytest.raises(InputError, match="no such checkpoint"):
         on_one_rank(evaluate, classes / "r", "--checkpoint", classes / "nowhere")

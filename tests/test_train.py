@@ -131,12 +131,12 @@ def test_a_run_directory_is_used_once(run: Run) -> None:
         run()
 
 
-def test_the_best_checkpoint_has_the_least_test_loss(run: Run) -> None:
+def test_without_validation_the_best_checkpoint_has_the_least_training_loss(run: Run) -> None:
     run("--learning-rate", 0.3, epochs=12)
-    losses = [record["test_loss"] for record in run.metrics]
+    losses = [record["train_loss"] for record in run.metrics]
     best = checkpoint.read(run.folder / "checkpoints" / "best.safetensors")
     assert best.meta["position"]["epoch"] == 1 + int(np.argmin(losses))
-    assert best.meta["loss"] == min(losses)
+    assert best.meta["score"] == min(losses)
 
 
 def test_the_best_of_all_survives_a_resume(run: Run, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ class Option(NamedTuple):
         )  # fmt: skip
 
     def _checked_text(self, value: Any, where: str) -> str:
-        if self.pattern and isinstance(value, int):
+        if (self.is_path and isinstance(value, float)) or (self.pattern and isinstance(value, int)):
             value = checks.shown(value)  # the 1 of an interval may stand without quotes
         if not isinstance(value, str):
             raise InputError(f"{checks.shown(value)} is not text", where, "put it in quotes")

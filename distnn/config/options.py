@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from distnn.checks import LARGEST_COUNT, LARGEST_SEED, nearest
+from distnn.checks import LARGEST_COUNT, LARGEST_SEED, from_text, nearest, number
 from distnn.config.option import option, options_of
 from distnn.errors import InputError
 
@@ -28,9 +28,12 @@ PRECISIONS = ("float32", "float64", "bfloat16")
 REDUCTIONS = ("ordered", "mpi")
 UPDATES = ("auto", "rank0", "sharded")
 BLAS = ("auto", "numpy", "onednn", "mkl")
+METRICS = ("loss", "accuracy", "balanced-accuracy", "f1", "auc", "rmse", "mae", "r2")
+CLASS_WEIGHTS = ("balanced",)
 PROGRESS = ("auto", "bar", "lines", "off")
 NO_PATHS = ("digits", "arrays")  # bundled; in memory, of a trainer
 MOST_SLICES = 2**20
+BEST = "latest, best (by --metric; without validation by training loss), or a path"
 NETWORK = r"\d{1,9}(-\d{1,9})+:0*[1-9]\d{0,8}(:[a-z-]+)?"
 
 
@@ -56,7 +59,11 @@ class _Options:
         """The same with the paths of files in full, so that they hold in any directory."""
         names = [name for name, one in options_of(type(self)).items() if one.is_path]
         given = {name: getattr(self, name) for name in names}
-        full = {name: os.path.abspath(p) for name, p in given.items() if p and p not in NO_PATHS}
+        full = {
+            name: os.path.abspath(p)
+            for name, p in given.items()
+            if p and p not in NO_PATHS and share_of(p) is None
+        }
         return dataclasses.replace(self, **full)
 
 
@@ -74,6 +81,20 @@ class TrainConfig(_Options):
     target: str | None = option(
         None, "data", "Target column (its name, or its number from 0 on without a header), "
         "several as price,tax; or name of the target array",
+    )  # fmt: skip
+    weight: str | None = option(
+        None, "data", "Column or array with a weight for each row: its share of loss and metrics"
+    )
+    validation: str | None = option(
+        None, "data", "Validation set: a share of the rows, as 0.1, or a file", is_path=True
+    )
+    class_weight: str | None = option(
+        None, "data", "balanced: every class weighs the same in training", choices=CLASS_WEIGHTS,
+        trainer=True,
+    )  # fmt: skip
+    label_smoothing: float = option(
+        0.0, "data", "Share of each label that is spread over all classes in training", least=0,
+        below=1, trainer=True,
     )  # fmt: skip
     hidden: list[int] = option(  # noqa: RUF009
         [64], "network", "Widths of the hidden layers, as 128 64", least=1, most=LARGEST_COUNT
@@ -124,6 +145,14 @@ class TrainConfig(_Options):
     epochs: int = option(
         20, "optimization", "Passes over the training set", least=1, most=LARGEST_COUNT,
         on_resume="grows",
+    )  # fmt: skip
+    metric: str = option(
+        "loss", "optimization", "What is watched on the validation set", choices=METRICS,
+        trainer=True,
+    )  # fmt: skip
+    patience: int | None = option(
+        None, "optimization", "End after N epochs without a better --metric; off by default",
+        least=1, most=LARGEST_COUNT, trainer=True,
     )  # fmt: skip
     seed: int = option(
         0, "optimization", "What everything random is drawn from", least=0, most=LARGEST_SEED,
@@ -193,6 +222,12 @@ class TrainConfig(_Options):
         return cls(**values, given=frozenset(keywords))
 
     @property
+    def validation_share(self) -> float | None:
+        """``validation`` where it is a share of the rows, not a file; raises InputError."""
+        share = share_of(self.validation or "")
+        return None if share is None else number(share, "--validation", above=0, below=1)
+
+    @property
     def checkpoint_interval(self) -> tuple[Literal["epochs", "steps"], int]:
         """``checkpoint_every`` as unit and number."""
         digits = self.checkpoint_every.removesuffix("s")
@@ -218,9 +253,11 @@ class EvaluateConfig(_Options):
     """The options of ``python -m distnn.evaluate``."""
 
     run_dir: str = option("", "run", "The run's directory", positional=True)
-    checkpoint: str = option("latest", "run", "latest, best (least test loss), or a path")
+    checkpoint: str = option("latest", "run", BEST)
     data: str | None = option(None, "data", "Data set; by default the test set of the run")
     target: str | None = option(None, "data", "Target, as for train; by default that of the run")
+    weight: str | None = option(None, "data", "Weights, as for train; by default those of the run")
+    json: str | None = option(None, "output", "File to write all figures to")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +265,7 @@ class PredictConfig(_Options):
     """The options of ``python -m distnn.predict``."""
 
     run_dir: str = option("", "run", "The run's directory", positional=True)
-    checkpoint: str = option("latest", "run", "latest, best (least test loss), or a path")
+    checkpoint: str = option("latest", "run", BEST)
     data: str = option("", "data", "File with the rows: .npz, .npy, .csv, IDX")
     output: str = option(
         "", "output", "File to write: .csv or .npy",
@@ -266,6 +303,12 @@ class BenchConfig(_Options):
     blas: str = option("auto", "parallel", "Matrix products, as in training", choices=BLAS)
     seconds: float = option(2.0, "run", "About how long each network runs", above=0)
     json: str | None = option(None, "output", "File to write all figures to")
+
+
+def share_of(text: str) -> float | None:
+    """The number that a text is; None for a path. A file of such a name is ``./0.1``."""
+    share = from_text(str(text), whole=False)
+    return share if isinstance(share, float) else None
 
 
 def merge_resumed(recorded: TrainConfig, given: TrainConfig) -> TrainConfig:

@@ -24,6 +24,7 @@ class Part:
         y: targets (n,) or (n, k), in the type of the file.
         y_where: file and array of the targets, for error messages.
         feature_names, target_names: where the format has them.
+        weight: (n,) of the rows, as the file has them; None where each counts 1.
     """
 
     x: Rows
@@ -31,6 +32,7 @@ class Part:
     y_where: str
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
+    weight: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,27 @@ class Source:
     test: Part | None
 
 
-def open_data(path: str, test_path: str | None = None, target: str | None = None) -> Source:
+def open_data(
+    path: str,
+    test_path: str | None = None,
+    target: str | None = None,
+    weight: str | None = None,
+) -> Source:
     """Open a data set for training.
 
     Args:
         path: ``digits`` (bundled), an npz file, a folder of IDX files, or a csv file.
         test_path: a second data set to test on; it takes the place of the first one's test set.
         target: the target's array (npz) or its columns, joined by commas (csv).
+        weight: the array (npz) with a weight for each row.
 
     Raises:
         InputError: the file, or what it holds, cannot be used.
     """
-    train, test = _open_parts(path, target, replaced=test_path is not None)
+    train, test = _open_parts(path, target, replaced=test_path is not None, weight=weight)
     if test_path is not None:
-        test = open_test_data(test_path, target, train.feature_names, train.target_names)
+        names = train.feature_names, train.target_names
+        test = open_test_data(test_path, target, *names, weight)
     if test is not None:
         check_features(test.x, train.x.features)
     return Source(train, test)
@@ -65,6 +74,7 @@ def open_test_data(
     target: str | None = None,
     feature_names: Sequence[str] | None = None,
     target_names: Sequence[str] | None = None,
+    weight: str | None = None,
 ) -> Part:
     """Open a data set to test on: its test part if it has one, otherwise all of it.
 
@@ -72,8 +82,11 @@ def open_test_data(
         path, target: as for ``open_data``; an npz file may also hold just x and y.
         feature_names, target_names: those of the training set; a csv file's columns are found by
             them.
+        weight: as for ``open_data``.
     """
     file = _existing(path, target)
+    if weight is not None and file.suffix != ".npz":
+        raise _no_weights(path)
     if file.is_dir():
         files = idx_files(file)
         return _idx_part(file, files, "test" if "test-images" in files else "train")
@@ -83,10 +96,10 @@ def open_test_data(
         npz = Npz(file)
         y_train, y_test = _npz_targets(npz, target)
         if "x_test" in npz:
-            return _npz_part(npz, "x_test", y_test)
+            return _npz_part(npz, "x_test", y_test, weight)
         if "x" in npz and "x_train" not in npz:
-            return _npz_part(npz, "x", target or "y")
-        return _npz_part(npz, "x_train", y_train)
+            return _npz_part(npz, "x", target or "y", weight)
+        return _npz_part(npz, "x_train", y_train, weight)
     raise InputError("unknown format", where=path, remedy=FORMATS)
 
 
@@ -120,9 +133,17 @@ def check_features(x: Rows, expected: int) -> None:
         )
 
 
-def _open_parts(path: str, target: str | None, replaced: bool) -> tuple[Part, Part | None]:
+def _no_weights(path: str) -> InputError:
+    return InputError("has no weights by name", path, "give an .npz file with such an array")
+
+
+def _open_parts(
+    path: str, target: str | None, replaced: bool, weight: str | None
+) -> tuple[Part, Part | None]:
     """Training part and test part, which is left out if another one replaces it."""
     file = _existing(path, target)
+    if weight is not None and file.suffix != ".npz":
+        raise _no_weights(path)
     if file.is_dir():
         files = idx_files(file)
         train = _idx_part(file, files, "train")
@@ -133,9 +154,9 @@ def _open_parts(path: str, target: str | None, replaced: bool) -> tuple[Part, Pa
     if file.suffix == ".npz":
         npz = Npz(file)
         y_train, y_test = _npz_targets(npz, target)
-        train = _npz_part(npz, "x_train", y_train)
+        train = _npz_part(npz, "x_train", y_train, weight)
         has_test = not replaced and ("x_test" in npz or y_test in npz)
-        return train, _npz_part(npz, "x_test", y_test) if has_test else None
+        return train, _npz_part(npz, "x_test", y_test, weight) if has_test else None
     raise InputError("unknown format", where=path, remedy=FORMATS)
 
 
@@ -184,7 +205,7 @@ def _npz_targets(npz: Npz, target: str | None) -> tuple[str, str]:
     return f"{stem}_train", f"{stem}_test"
 
 
-def _npz_part(npz: Npz, x_name: str, y_name: str) -> Part:
+def _npz_part(npz: Npz, x_name: str, y_name: str, weight: str | None = None) -> Part:
     x, y = npz.rows(x_name), npz.rows(y_name)
     if len(x) != len(y):
         raise InputError(
@@ -192,7 +213,15 @@ def _npz_part(npz: Npz, x_name: str, y_name: str) -> Part:
             where=str(npz.path),
             remedy="give one target for each row",
         )
-    return Part(x, y.read(), y.where)
+    return Part(x, y.read(), y.where, weight=_npz_weights(npz, x_name, weight))
+
+
+def _npz_weights(npz: Npz, x_name: str, weight: str | None) -> Array | None:
+    """``--weight w`` means w_train beside x_train, w_test beside x_test, or w itself."""
+    if weight is None:
+        return None
+    name = weight.removesuffix("_train") + x_name.removeprefix("x")
+    return npz.rows(name if name in npz else weight).read()
 
 
 def _npz_features(npz: Npz) -> Rows:

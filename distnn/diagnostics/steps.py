@@ -13,7 +13,8 @@ from distnn.nn.network import Network
 from distnn.parallel.comm.affinity import cores
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory
-from distnn.training.dataset import Dataset, from_arrays
+from distnn.training.arrays import from_arrays
+from distnn.training.dataset import Dataset
 from distnn.training.factory import build_optimizer
 from distnn.training.session import Session
 from distnn.training.slices import check_slices, chosen_slices

@@ -65,6 +65,7 @@ class SlicePass:
         self._views: dict[Shape, Views] = {}
         self._dropout = Dropout(network.dropout, network.seed) if network.dropout > 0 else None
         self._h = ACTIVATIONS[network.activation]
+        self._w: Array | None = None
         self._weights: list[Array] = []
         self._W: list[Array] = []  # factors; where they are rounded, also of the passes beside
         if arithmetic.round:
@@ -108,6 +109,7 @@ class SlicePass:
         dropout: tuple[int, int | Iterable[int]] | None = None,
         before_weights: Hook | None = None,
         are_new: bool = True,
+        w: Array | None = None,
     ) -> float | Array:
         """Compute the outputs and the loss of b rows, or of k slices of b rows.
 
@@ -118,13 +120,14 @@ class SlicePass:
             before_weights: called before a block of columns of a layer's weights is used.
             are_new: False: the weights are those of the last forward pass, or of that of the pass
                 that this one is beside; what was rounded of them is used again.
+            w: (..., b, 1), what each row's loss is multiplied with, and its gradient; None for 1.
 
         Returns:
             The loss, summed over the rows of the slice; (k,) of a stack.
         """
-        self._T = T
+        self._T, self._w = T, w
         self._to_last_net_input(A0, dropout, before_weights, are_new)
-        return self._v.out.loss(T)
+        return self._v.out.loss(T, w)
 
     def outputs(self, A0: Array) -> Array:
         """Compute the outputs A[L] (..., b, n_L), without targets: good until the next."""
@@ -149,6 +152,8 @@ class SlicePass:
         """D[L], after ``forward``."""
         v = self._v
         v.out.sensitivity(self._T, v.D[-1], scale)
+        if self._w is not None:
+            np.multiply(v.D[-1], self._w, v.D[-1])
         if self._round:
             self._round(v.D[-1], v.D_factor[-1])
 

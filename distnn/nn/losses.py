@@ -27,30 +27,36 @@ class Loss(NamedTuple):
     softmax, and for binary cross-entropy, which stands behind a sigmoid.
 
     Attributes:
-        value: ``value(A, T, scratch)``, the sum over the slice.
+        value: ``value(A, T, scratch, w)``, the sum over the slice, each row's loss times its weight
+            where w (..., b, 1) is given.
         gradient: ``gradient(A, T, D)`` writes dE/dA into D.
         lowest, highest: the range of targets the loss is made for.
     """
 
-    value: Callable[[Array, Array, Pair], Total]
+    value: Callable[[Array, Array, Pair, Array | None], Total]
     gradient: Callable[[Array, Array, Array], None]
     lowest: float = -np.inf
     highest: float = np.inf
 
 
-def total(rows: Array) -> Total:
-    """Sum of all elements of each slice, added up in float64."""
+def total(rows: Array, w: Array | None = None) -> Total:
+    """Sum of all elements of each slice, added up in float64; of rows times w where it is given.
+
+    The rows are overwritten with the products then.
+    """
+    if w is not None:
+        np.multiply(rows, w, rows)
     if rows.ndim > 2:  # not in one call: numpy might add in another order
         return np.array([total(one) for one in rows])
     return float(np.add.reduce(rows, None, np.float64))
 
 
-def squared_error(A: Array, T: Array, scratch: Pair) -> Total:
+def squared_error(A: Array, T: Array, scratch: Pair, w: Array | None = None) -> Total:
     """Sum of (a - y)^2 (documents 002 and 004)."""
     r = scratch[0]
     np.subtract(A, T, r)
     np.multiply(r, r, r)
-    return total(r)
+    return total(r, w)
 
 
 def squared_error_gradient(A: Array, T: Array, D: Array) -> None:
@@ -59,9 +65,9 @@ def squared_error_gradient(A: Array, T: Array, D: Array) -> None:
     np.add(D, D, D)
 
 
-def half_squared_error(A: Array, T: Array, scratch: Pair) -> Total:
+def half_squared_error(A: Array, T: Array, scratch: Pair, w: Array | None = None) -> Total:
     """Sum of (t - psi)^2 / 2 (document 000, section 1.1)."""
-    return 0.5 * squared_error(A, T, scratch)
+    return 0.5 * squared_error(A, T, scratch, w)
 
 
 def half_squared_error_gradient(A: Array, T: Array, D: Array) -> None:
@@ -73,12 +79,12 @@ def half_squared_error_gradient(A: Array, T: Array, D: Array) -> None:
     np.subtract(A, T, D)
 
 
-def mean_absolute_error(A: Array, T: Array, scratch: Pair) -> Total:
+def mean_absolute_error(A: Array, T: Array, scratch: Pair, w: Array | None = None) -> Total:
     """Sum of |a - y|; the mean is the one over the batch, as for every loss."""
     r = scratch[0]
     np.subtract(A, T, r)
     np.absolute(r, r)
-    return total(r)
+    return total(r, w)
 
 
 def mean_absolute_error_gradient(A: Array, T: Array, D: Array) -> None:
@@ -87,7 +93,7 @@ def mean_absolute_error_gradient(A: Array, T: Array, D: Array) -> None:
     np.sign(D, D)
 
 
-def huber(A: Array, T: Array, scratch: Pair) -> Total:
+def huber(A: Array, T: Array, scratch: Pair, w: Array | None = None) -> Total:
     """Sum of r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2); r = a - y (Huber 1964).
 
     With c = min(|r|, delta) both are c |r| - c^2 / 2.
@@ -98,7 +104,7 @@ def huber(A: Array, T: Array, scratch: Pair) -> Total:
     np.minimum(r, HUBER_DELTA, out=c)
     np.multiply(r, c, r)
     np.multiply(c, c, c)
-    return total(r) - 0.5 * total(c)
+    return total(r, w) - 0.5 * total(c, w)
 
 
 def huber_gradient(A: Array, T: Array, D: Array) -> None:
@@ -107,12 +113,12 @@ def huber_gradient(A: Array, T: Array, D: Array) -> None:
     np.clip(D, -HUBER_DELTA, HUBER_DELTA, out=D)
 
 
-def cross_entropy(A: Array, T: Array, scratch: Pair) -> Total:
+def cross_entropy(A: Array, T: Array, scratch: Pair, w: Array | None = None) -> Total:
     """Sum of -y ln a (document 003, eq. 2)."""
     r = scratch[0]
     np.log(A, r)
     np.multiply(r, T, r)
-    return -total(r)
+    return -total(r, w)
 
 
 def cross_entropy_gradient(A: Array, T: Array, D: Array) -> None:
@@ -121,17 +127,17 @@ def cross_entropy_gradient(A: Array, T: Array, D: Array) -> None:
     np.negative(D, D)
 
 
-def binary_cross_entropy(A: Array, T: Array, scratch: Pair) -> Total:
+def binary_cross_entropy(A: Array, T: Array, scratch: Pair, w: Array | None = None) -> Total:
     """Sum of -y ln a - (1 - y) ln(1 - a)."""
     hit, miss = scratch
     np.log(A, hit)
     np.multiply(hit, T, hit)
-    loss = -total(hit)
+    loss = -total(hit, w)
     np.negative(A, miss)
     np.log1p(miss, miss)
     np.subtract(1, T, hit)
     np.multiply(hit, miss, hit)
-    return loss - total(hit)
+    return loss - total(hit, w)
 
 
 def binary_cross_entropy_gradient(A: Array, T: Array, D: Array) -> None:

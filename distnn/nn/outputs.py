@@ -31,7 +31,7 @@ class Output(Protocol):
         """Compute the outputs A (b, n_out) of Z, without a loss. Overwrites Z."""
         ...
 
-    def loss(self, T: Array) -> Total:
+    def loss(self, T: Array, w: Array | None = None) -> Total:
         """Compute the outputs of Z and the loss, summed over the rows. Overwrites Z."""
         ...
 
@@ -66,9 +66,9 @@ class ElementwiseOutput:
         self._h.value(self.Z, self._A, self._space)
         return self._A
 
-    def loss(self, T: Array) -> Total:
+    def loss(self, T: Array, w: Array | None = None) -> Total:
         """E(A, T), summed over the rows."""
-        return self._loss.value(self.activate(), T, self._scratch)
+        return self._loss.value(self.activate(), T, self._scratch, w)
 
     def sensitivity(self, T: Array, D: Array, scale: float | Array) -> None:
         """D = scale * dE/dA * h'(Z)."""
@@ -98,7 +98,7 @@ class SigmoidCrossEntropy:
         sigmoid(self.Z, self._A, self._space)
         return self._A
 
-    def loss(self, T: Array) -> Total:
+    def loss(self, T: Array, w: Array | None = None) -> Total:
         """Binary cross-entropy, summed over rows and outputs. Overwrites Z."""
         self.activate()
         Z, E = self.Z, self._space.scratch
@@ -106,11 +106,11 @@ class SigmoidCrossEntropy:
         np.negative(E, E)
         np.exp(E, E)
         np.log1p(E, E)  # ln(1 + exp(-|z|))
-        loss = total(E)
+        loss = total(E, w)
         np.maximum(Z, self._space.zeros, out=E)
         np.multiply(Z, T, Z)
         np.subtract(E, Z, E)  # max(z, 0) - y z
-        return loss + total(E)
+        return loss + total(E, w)
 
     def sensitivity(self, T: Array, D: Array, scale: float | Array) -> None:
         """D = scale * (A - T)."""
@@ -161,12 +161,16 @@ class Softmax:
 class SoftmaxCrossEntropy(Softmax):
     """Softmax with cross-entropy: the short form of document 003, eq. 19, soft labels included."""
 
-    def loss(self, T: Array) -> Total:
+    def loss(self, T: Array, w: Array | None = None) -> Total:
         """Sum of -y ln a = y (ln k - z), by log-sum-exp."""
         self._numerators()
         row, y = self._row, self._y
         self._sum_rows(T, y)  # sum of y_i: 1, unless the labels are not probabilities
         np.log(self._k, row)
+        if w is not None:
+            np.multiply(y, row, row)
+            np.subtract(row, np.vecdot(T, self.Z), row)
+            return total(self._row_column, w)
         if not self._is_stack:
             return float(y.dot(row)) - float(np.vdot(T, self.Z))
         slices = len(T)
@@ -193,9 +197,9 @@ class SoftmaxJacobian(Softmax):
         self._loss = LOSSES[loss]
         self._scratch = (aligned((*shape, n), dtype), aligned((*shape, n), dtype))
 
-    def loss(self, T: Array) -> Total:
+    def loss(self, T: Array, w: Array | None = None) -> Total:
         """E(A, T), summed over the rows."""
-        return self._loss.value(self.activate(), T, self._scratch)
+        return self._loss.value(self.activate(), T, self._scratch, w)
 
     def sensitivity(self, T: Array, D: Array, scale: float | Array) -> None:
         """D = scale * H' dE/dA."""

@@ -47,7 +47,7 @@ class BackgroundWriter:
         metrics.truncate_after(directory.timings, position.epoch)
         self.lines = metrics.truncate_after(directory.metrics, position.epoch, known)
         self._saved_steps = position.steps
-        self._best = checkpoint.best_loss(directory.checkpoints)
+        self._best = checkpoint.best_score(directory.checkpoints)
         self._failure = ""
         self._lines: dict[Path, list[Mapping[str, Any]]] = {  # that are not in their files yet
             directory.metrics: [],
@@ -80,7 +80,7 @@ class BackgroundWriter:
         Args:
             vectors: what training changes.
             tensors: what stays as it is.
-            meta: with a finite ``loss`` if the checkpoint may be the best.
+            meta: with a finite ``score`` if the checkpoint may be the best; the least one is.
         """
         if self._save is not None:
             self._save.result()
@@ -152,10 +152,10 @@ class BackgroundWriter:
             self._append()
             path = checkpoint.write(folder, checkpoint.step_name(steps), tensors, meta)
             self._saved_steps = steps
-            loss = meta.get("loss", math.inf)
-            if loss < self._best:
+            score = meta.get("score", math.inf)
+            if score < self._best:
                 checkpoint.mark_best(path)
-                self._best = loss
+                self._best = score
         except checkpoint.CheckpointError as error:
             self._failure = "" if self._saved_steps == steps else str(error)
             log.warning("%s; training goes on, the last good checkpoint stays", error)

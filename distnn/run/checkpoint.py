@@ -186,13 +186,14 @@ def mark_best(path: Path) -> Path:
     return best
 
 
-def best_loss(directory: Path) -> float:
-    """The loss of the best checkpoint; infinity if there is none that can be read."""
+def best_score(directory: Path) -> float:
+    """The score of the best checkpoint, less is better; infinity if none can be read."""
     try:
-        loss = read(find(directory, BEST)).meta.get("loss")
+        meta = read(find(directory, BEST)).meta
     except CheckpointError:
         return math.inf
-    return loss if isinstance(loss, float) else math.inf
+    score = meta.get("score", meta.get("loss"))  # as distnn called it once
+    return score if isinstance(score, float) else math.inf
 
 
 def prune(directory: Path, keep: int) -> None:

@@ -51,7 +51,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def line(record: Mapping[str, Any]) -> str:
     """The line of a record, as ``append`` writes it."""
-    return json.dumps(_plain(record), allow_nan=False) + "\n"
+    return json.dumps(plain(record), allow_nan=False) + "\n"
 
 
 def truncate_after(path: Path, epoch: int, known: Iterable[str] = ()) -> list[str]:
@@ -82,7 +82,7 @@ def truncate_after(path: Path, epoch: int, known: Iterable[str] = ()) -> list[st
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """Write ``summary.json``, whole or not at all; numbers as in ``append``. Raises OSError."""
-    write_text(path, json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(plain(summary), indent=2, allow_nan=False) + "\n")
 
 
 def _lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
@@ -109,11 +109,16 @@ def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return record
 
 
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """numpy's scalars as Python's; a number that is not finite as None."""
-    plain: dict[str, Any] = {}
-    for key, value in record.items():
-        value = value.item() if hasattr(value, "item") else value
-        is_lost = isinstance(value, float) and not math.isfinite(value)
-        plain[key] = None if is_lost else value
-    return plain
+def plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """numpy's scalars as Python's; a number that is not finite as None; within lists, too."""
+    return {key: _plain_value(value) for key, value in record.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return plain(value)
+    if isinstance(value, list):
+        return [_plain_value(one) for one in value]
+    value = value.item() if hasattr(value, "item") else value
+    is_lost = isinstance(value, float) and not math.isfinite(value)
+    return None if is_lost else value

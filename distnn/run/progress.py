@@ -143,12 +143,14 @@ def _messages_above_the_bar() -> Any:
 
 def _figures(record: Mapping[str, Any], samples_per_second: float) -> str:
     parts = [f"train loss {record['train_loss']:.5g}"]
-    if record.get("test_accuracy") is not None:
-        parts.append(f"test accuracy {100 * record['test_accuracy']:.2f} %")
-    elif record.get("test_r2") is not None:
-        parts.append(f"test r2 {record['test_r2']:.4f}")
-    elif record.get("test_loss") is not None:
-        parts.append(f"test loss {record['test_loss']:.5g}")
+    for part in ("validation", "test"):
+        accuracy, r2, loss = (record.get(f"{part}_{name}") for name in ("accuracy", "r2", "loss"))
+        if accuracy is not None:
+            parts.append(f"{part} accuracy {100 * accuracy:.2f} %")
+        elif r2 is not None:
+            parts.append(f"{part} r2 {r2:.4f}")
+        elif loss is not None:
+            parts.append(f"{part} loss {loss:.5g}")
     return "  ".join([*parts, f"{samples_per_second:,.0f} samples/s"])
 
 

@@ -3,13 +3,14 @@
 Rank 0 reads, checks and scales; a data set that cannot be used is an error on every rank.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from distnn.data.scaling import Scaling
+from distnn.data.split import held_out, taken
 from distnn.data.targets import CLASSIFICATION, REGRESSION, Targets
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory, needed_bytes
@@ -22,6 +23,8 @@ from distnn.training.dataset import (
     shared_bytes,
     write,
 )
+from distnn.training.evaluation import Units
+from distnn.training.weighting import check_some, checked_weights
 
 if TYPE_CHECKING:  # only rank 0 opens files
     from distnn.data.sources import Part, Source
@@ -39,6 +42,8 @@ class Shape:
     classes: int
     train_items: int
     test_items: int
+    validation_items: int = 0
+    weighted: bool = False
 
     def sizes(self, dtype: DTypeLike) -> tuple[int, int, int, DTypeLike]:
         """Features, outputs, number of classes where targets are a column of them, and dtype."""
@@ -46,8 +51,10 @@ class Shape:
 
     def bytes(self, dtype: DTypeLike) -> int:
         """What a node shares for it."""
-        test = array_specs(self.test_items, *self.sizes(dtype)) if self.test_items else ()
-        return shared_bytes(self.train_items, *self.sizes(dtype)) + needed_bytes(test)
+        others = [n for n in (self.test_items, self.validation_items) if n]
+        specs = [spec for n in others for spec in array_specs(n, *self.sizes(dtype), self.weighted)]
+        train = shared_bytes(self.train_items, *self.sizes(dtype), self.weighted)
+        return train + needed_bytes(specs)
 
     @property
     def is_classification(self) -> bool:
@@ -67,7 +74,7 @@ class Loader:
     Attributes:
         train: the training part, as it was opened.
         targets: its targets, checked.
-        test: the test part, its targets checked; None without one.
+        test, validation: their targets checked; None without one.
         scale_targets: standardise real targets, so that a network with linear output need not
             first grow to the scale of dollars or kelvins.
         tensors: what a checkpoint keeps of it, complete when it is read.
@@ -81,27 +88,59 @@ class Loader:
     scale_targets: bool
     tensors: dict[str, Array] = field(default_factory=dict)
     scaled_as: dict[str, Array] = field(default_factory=dict)
+    validation: "Part | None" = None
 
     @classmethod
-    def open(cls, source: "Source", output: str | None, loss: str | None) -> "Loader":
-        """Deduce the task of a source and check its targets; raises InputError."""
-        train, test = source.train, source.test
+    def open(
+        cls,
+        source: "Source",
+        output: str | None,
+        loss: str | None,
+        validation: "Part | float | None" = None,
+        seed: int = 0,
+    ) -> "Loader":
+        """Deduce the task of a source and check its targets.
+
+        Args:
+            validation: a set, or a share of the training rows, drawn by `data.split.held_out`.
+
+        Raises:
+            InputError: targets or weights cannot be used.
+        """
+        train, test = _weighed(source.train), _weighed(source.test)
+        assert train is not None
         targets = Targets.deduce(train.y, output, loss, train.y_where)
-        if test is not None:
-            test = replace(test, y=targets.check(test.y, test.y_where))
+        if isinstance(validation, float):
+            train, targets, validation = _split(train, targets, validation, seed)
+        elif validation is not None:
+            from distnn.data.sources import check_features  # which rank 0 alone loads
+
+            check_features(validation.x, train.x.features)
+            validation = _weighed(validation)
+        test, validation = (
+            part and replace(part, y=targets.check(part.y, part.y_where))
+            for part in (test, validation)
+        )
         scale = targets.task == REGRESSION and output in (None, "identity")
-        return cls(train, targets, test, scale)
+        return cls(train, targets, test, scale, validation=validation)
 
     def shape(self) -> Shape:
         """The sizes of the data set."""
         rows, targets = self.train.x, self.targets
         classes = targets.classes if targets.values.ndim == 1 else 0
         test_items = 0 if self.test is None else len(self.test.x)
-        return Shape(targets.task, rows.features, targets.n_out, classes, len(rows), test_items)
+        validation_items = 0 if self.validation is None else len(self.validation.x)
+        parts = (self.train, self.test, self.validation)
+        weighted = any(part is not None and part.weight is not None for part in parts)
+        return Shape(
+            targets.task, rows.features, targets.n_out, classes, len(rows), test_items,
+            validation_items, weighted,
+        )  # fmt: skip
 
-    def read(self, train: Dataset, test: Dataset | None) -> None:
+    def read(self, train: Dataset, test: Dataset | None, validation: Dataset | None = None) -> None:
         """Fill the data sets; raises InputError for a value that is not finite or too large."""
-        write(train, self.train.x, self.targets.values, self.targets.where, None)
+        values, where = self.targets.values, self.targets.where
+        write(train, self.train.x, values, where, None, self.train.weight)
         self.tensors["data"] = digest(train)
         scaling = self._recorded("scaling", train.X.shape[1] - 1)
         if scaling is None:
@@ -115,8 +154,13 @@ class Loader:
                 target_scaling = Scaling.standardise(train.T)
             target_scaling.apply_targets(train.T)
             self._keep("target_scaling", target_scaling)
-        if test is not None and self.test is not None:
-            write_scaled(test, self.test, scaling, target_scaling)
+        for dataset, part in ((test, self.test), (validation, self.validation)):
+            if dataset is not None and part is not None:
+                write_scaled(dataset, part, scaling, target_scaling)
+
+    def units(self) -> Units:
+        """What brings outputs back to the targets' own unit, after `read`."""
+        return Units.of(saved_scaling(self.tensors, "target_scaling"))
 
     def recorded(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """What a checkpoint says of the data set (metadata and tensors), after `read`."""
@@ -141,15 +185,24 @@ def write_scaled(
     dataset: Dataset, part: "Part", scaling: Scaling, target_scaling: Scaling | None
 ) -> None:
     """Rank 0: fill a data set with rows and checked targets, scaled as the training set."""
-    write(dataset, part.x, part.y, part.y_where, scaling)
+    write(dataset, part.x, part.y, part.y_where, scaling, part.weight)
     if target_scaling is not None:
         target_scaling.apply_targets(dataset.T)
 
 
+class Loaded(NamedTuple):
+    """The data sets of a run."""
+
+    train: Dataset
+    test: Dataset | None
+    validation: Dataset | None
+    units: Units
+
+
 def load(
     comm: Communicator, memory: SharedMemory, shape: Shape, loader: Loader | None, dtype: DTypeLike
-) -> tuple[Dataset, Dataset | None]:
-    """The training set and the test set, if there is one. Collective.
+) -> Loaded:
+    """The training set, and test and validation set, if there are some. Collective.
 
     Args:
         loader: on rank 0.
@@ -158,19 +211,49 @@ def load(
         InputError: on every rank.
     """
     comm.status.enter("reading of data")
-    sizes = shape.sizes(dtype)
-    train = allocate(memory, shape.train_items, *sizes)
-    test = allocate(memory, shape.test_items, *sizes) if shape.test_items else None
 
-    def read() -> None:
+    def room(items: int) -> Dataset:
+        return allocate(memory, items, *shape.sizes(dtype), shape.weighted)
+
+    train = room(shape.train_items)
+    test = room(shape.test_items) if shape.test_items else None
+    validation = room(shape.validation_items) if shape.validation_items else None
+
+    def read() -> dict[str, Any]:
         assert loader is not None
         with np.errstate(over="ignore"):
-            loader.read(train, test)
+            loader.read(train, test, validation)
+        return asdict(loader.units())
 
-    comm.on_first(read)
-    for dataset in filter(None, (train, test)):
+    units = Units(**comm.broadcast(comm.on_first(read)))
+    for dataset in filter(None, (train, test, validation)):
         share(comm, dataset)
-    return train, test
+        check_some(dataset, "weight")
+    return Loaded(train, test, validation, units)
+
+
+def _weighed(part: "Part | None") -> "Part | None":
+    """A part with its weights checked."""
+    if part is None or part.weight is None:
+        return part
+    return replace(part, weight=checked_weights(part.weight, len(part.x), "weight"))
+
+
+def _split(
+    train: "Part", targets: Targets, share: float, seed: int
+) -> "tuple[Part, Targets, Part]":
+    """The training part without a share of its rows, its targets, and that share."""
+    values = targets.values
+    labels = None
+    if targets.task == CLASSIFICATION:
+        labels = values if values.ndim == 1 else values.argmax(axis=1)
+    held = held_out(len(train.x), share, seed, labels)
+
+    def part(keep: NDArray[np.bool_]) -> "Part":
+        weight = None if train.weight is None else train.weight[keep]
+        return replace(train, x=taken(train.x, keep), y=train.y[keep], weight=weight)
+
+    return part(~held), replace(targets, values=values[~held]), part(held)
 
 
 def saved_scaling(tensors: dict[str, Array], name: str) -> Scaling | None:

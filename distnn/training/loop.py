@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distnn.errors import DistnnError, DivergenceError, StopRequested
+from distnn.training.best import Best
 from distnn.training.dataset import Dataset
 from distnn.training.evaluation import Evaluation
 from distnn.training.session import Session
@@ -22,6 +23,7 @@ class Loop:
 
     Args:
         evaluation: what is measured after each epoch, if anything.
+        best: what is watched on the validation set, and may end the training early; None without.
         until: epochs.
         files: on rank 0, where metrics and checkpoints are written, if anywhere.
         stop_requested: whether this rank asks for a stop, as 1 or 0.
@@ -35,9 +37,11 @@ class Loop:
         until: int,
         files: "RunFiles | None",
         stop_requested: Callable[[], int],
+        best: Best | None = None,
     ) -> None:
         self._session, self._dataset, self._evaluation = session, dataset, evaluation
         self._until, self._files, self._stop_requested = until, files, stop_requested
+        self._best, self._watch = best, None if best is None else best.watch
         self._status = session.comm.status
 
     def run(self) -> list[Record]:
@@ -50,7 +54,7 @@ class Loop:
         records, position = [], self._session.position
         try:
             with np.errstate(all="ignore"):  # what is not finite is looked for in the losses
-                while position.epoch < self._until:
+                while not self._at_end():
                     start = time.perf_counter()
                     done = position.step * self._session.config.batch_size
                     record, stop = self._epoch()
@@ -58,8 +62,9 @@ class Loop:
                     if self._files is not None:
                         seconds = time.perf_counter() - start
                         self._files.epoch_done(record, seconds, len(self._dataset) - done)
-                    stop = stop and position.epoch < self._until
-                    if stop or self._checkpoint_due():
+                    is_best = self._see_best(record)
+                    stop = stop and not self._at_end()
+                    if stop or is_best or self._checkpoint_due():
                         self._save_checkpoint()
                     if stop:
                         raise StopRequested(self._stop_message())
@@ -106,10 +111,27 @@ class Loop:
         """Whether a checkpoint is due; one always is at the end."""
         position = self._session.position
         unit, number = self._session.config.checkpoint_interval
-        at_end = position.epoch == self._until
+        at_end = position.step == 0 and self._at_end()
         if unit == "steps":
             return position.steps % number == 0 or at_end
         return position.step == 0 and (position.epoch % number == 0 or at_end)
+
+    def _see_best(self, record: Record) -> bool:
+        """Whether the weights after this epoch are the best so far, which are kept then."""
+        session = self._session
+        if self._best is None or not self._best.watch.see(session.position.epoch, record):
+            return False
+        if session.comm.is_first:
+            self._best.keep(session.exchange.weights)
+        return True
+
+    def _at_end(self) -> bool:
+        """Whether all epochs are done, or the patience has an end, between two epochs."""
+        position = self._session.position
+        is_over = (
+            self._watch is not None and position.step == 0 and (self._watch.is_over(position.epoch))
+        )
+        return position.epoch >= self._until or is_over
 
     def _save_checkpoint(self) -> None:
         session = self._session
@@ -119,7 +141,10 @@ class Loop:
         if self._files is not None:
             with self._status.working():
                 self._files.save_checkpoint(
-                    session.network.weights, session.exchange.state, session.position
+                    session.network.weights,
+                    session.exchange.state,
+                    session.position,
+                    self._watch,
                 )
 
     def _unsaved_message(self) -> str:

@@ -1,7 +1,7 @@
 """A trained model applied: what a checkpoint holds of it, its measures and its predictions."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,9 +23,10 @@ from distnn.run.checkpoint import Checkpoint
 from distnn.run.directory import RunDirectory
 from distnn.run.files import reason, write_output
 from distnn.training.dataset import allocate, array_specs, digests, share
-from distnn.training.evaluation import ROWS, Evaluation, rank_slices
+from distnn.training.evaluation import ROWS, Evaluation, Units, rank_slices
 from distnn.training.loading import saved_scaling, write_scaled
 from distnn.training.saved import check_test_set, checked_network, settings_of
+from distnn.training.weighting import check_some, checked_weights
 
 Array = NDArray[Any]
 log = logging.getLogger(__name__)
@@ -90,7 +91,11 @@ class Trained:
         """A part with targets that fit the network; raises InputError."""
         check_features(part.x, self.network.layers[0])
         outputs = self.network.layers[-1]
-        return replace(part, y=check_like(part.y, self.task, outputs, self.classes, part.y_where))
+        weight = part.weight
+        if weight is not None:
+            weight = checked_weights(weight, len(part.x), "weight")
+        y = check_like(part.y, self.task, outputs, self.classes, part.y_where)
+        return replace(part, y=y, weight=weight)
 
     def column_names(self) -> tuple[list[str] | None, list[str] | None]:
         """Names of the features and of the targets, where the training data had some."""
@@ -100,7 +105,7 @@ class Trained:
 def evaluate(
     comm: Communicator, trained: Trained | None, part: Part | None, is_own: bool = False
 ) -> dict[str, Any]:
-    """Number of items, loss, and accuracy or r2, on every rank. Collective.
+    """Number of items and all measures, see `Evaluation.report`, on every rank. Collective.
 
     Args:
         trained, part: on rank 0; the targets are checked already, see `Trained.checked`.
@@ -113,10 +118,13 @@ def evaluate(
     if trained is not None and part is not None:
         outputs = trained.network.layers[-1]
         classes = outputs if part.y.ndim == 1 and outputs > 1 else 0
-        common = [trained.network.config(), trained.is_classification, len(part.x), classes]
-    config, classify, items, classes = comm.broadcast(common)
+        common = [
+            trained.network.config(), trained.is_classification, len(part.x), classes,
+            part.weight is not None, asdict(Units.of(trained.target_scaling)),
+        ]  # fmt: skip
+    config, classify, items, classes, weighted, units = comm.broadcast(common)
     network = Network(**config)
-    sizes = (items, network.layers[0], network.layers[-1], classes, network.dtype)
+    sizes = (items, network.layers[0], network.layers[-1], classes, network.dtype, weighted)
     comm = comm.with_memory(needed_bytes([_weights_spec(network), *array_specs(*sizes)]))
     memory = SharedMemory(comm)
     _share_weights(memory, network, trained)
@@ -131,8 +139,10 @@ def evaluate(
 
     comm.on_first(read)
     share(comm, dataset)
+    check_some(dataset, "weight")
     with np.errstate(all="ignore"):
-        measures = Evaluation(comm, network, dataset, "", classify).measure()
+        evaluation = Evaluation(comm, network, dataset, "", classify, units=Units(**units))
+        measures = evaluation.report()
     return {"items": items, **measures}
 
 

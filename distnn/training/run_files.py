@@ -19,7 +19,7 @@ from distnn.errors import DistnnError, InputError
 from distnn.nn import products
 from distnn.run import checkpoint, metrics
 from distnn.run.background import BackgroundWriter
-from distnn.run.checkpoint import Checkpoint
+from distnn.run.checkpoint import Checkpoint, CheckpointError
 from distnn.run.directory import RunDirectory
 from distnn.run.files import reason
 from distnn.run.fingerprint import fingerprint
@@ -27,8 +27,15 @@ from distnn.run.kernels import kernels_message
 from distnn.run.position import Position
 from distnn.run.progress import Progress
 from distnn.training.consistency import reduction_facts, start_messages
-from distnn.training.saved import check_data, check_identity, check_settings, checked_network
+from distnn.training.saved import (
+    ANOTHER,
+    check_data,
+    check_identity,
+    check_settings,
+    checked_network,
+)
 from distnn.training.session import Session
+from distnn.training.watch import Watch
 
 Array = NDArray[Any]
 
@@ -125,6 +132,29 @@ class RunFiles:
             return None, {}
         return self.checkpoint.weights(), self.checkpoint.state()
 
+    def best_weights(self, watch: Watch) -> Array | None:
+        """The weights of the best epoch that a checkpoint names, as one flat vector.
+
+        Returns:
+            None if a later epoch was the best already, before newer checkpoints were lost: the run
+            comes to it again.
+
+        Raises:
+            CheckpointError: they are gone or damaged.
+        """
+        if self.checkpoint is None or watch.value is None:
+            return None
+        if (watch.epoch, 0) == (self.position.epoch, self.position.step):
+            return self.checkpoint.weights()
+        best = checkpoint.read(checkpoint.find(self.directory.checkpoints, checkpoint.BEST))
+        checked_network(best)
+        check_identity(best, self.directory.identity())
+        state = best.meta.get("watch") or {"epoch": 0}
+        if state["epoch"] < watch.epoch:
+            what = f"is of epoch {state['epoch']}, and the best one is {watch.epoch}"
+            raise CheckpointError(what, str(best.path), ANOTHER)
+        return best.weights() if state["epoch"] == watch.epoch else None
+
     def scaled_as(self, config: TrainConfig) -> dict[str, Array]:
         """What holds the scaling of the data, where they are not to be measured again.
 
@@ -196,29 +226,44 @@ class RunFiles:
         self.progress.epoch(record, rate)
 
     def save_checkpoint(
-        self, weights: list[Array], state: Mapping[str, Array], position: Position
+        self,
+        weights: list[Array],
+        state: Mapping[str, Array],
+        position: Position,
+        watch: Watch | None = None,
     ) -> None:
-        """Save a checkpoint beside the training; a failure is logged, and training continues."""
+        """Save a checkpoint beside the training; a failure is logged, and training continues.
+
+        The best one is chosen by what is watched on the validation set. Without one it has the
+        least training loss: a test set chooses nothing.
+        """
         vectors = {f"W{l}": W for l, W in enumerate(weights, 1)}
         vectors |= {f"optimizer.{name}": vector for name, vector in state.items()}
         meta = self._meta | {"records": list(self._lines)}
-        if position.step == 0:  # only then the last record is of these weights
-            loss = self._record.get("test_loss", self._record.get("train_loss", math.inf))
-            if math.isfinite(loss):
-                meta = meta | {"loss": float(loss)}
+        score = math.inf
+        if watch is not None:
+            meta = meta | {"watch": watch.state()}
+            score = watch.score if watch.epoch == position.epoch else score
+        elif position.step == 0:  # only then the last record is of these weights
+            score = self._record.get("train_loss", score)
+        if position.step == 0 and math.isfinite(score):
+            meta = meta | {"score": float(score)}
         self._begun.save(vectors, self._tensors, meta, position)
 
     def unsaved_message(self) -> str:
         """Wait for all writes; why the last checkpoint could not be saved, empty if it was."""
         return self._begun.unsaved_message()
 
-    def finish(self, session: Session, items: int, started: float) -> dict[str, Any]:
+    def finish(
+        self, session: Session, items: int, started: float, report: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Write and return the summary.
 
         That of a run which was finished before stays as it is.
 
         Args:
             items: how many were trained on since `started`, a time of `time.perf_counter`.
+            report: what the validation and the test set say in the end, and of which weights.
 
         Raises:
             DistnnError: no space, no permission.
@@ -238,6 +283,7 @@ class RunFiles:
             "slices": session.slices,
             "update": session.exchange.update,
             **measures,
+            **(report or {}),
             "seconds": seconds,
             "samples_per_second": items / seconds,
             "fingerprints": self._meta["fingerprints"],

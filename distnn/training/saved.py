@@ -151,6 +151,17 @@ def _is_position(value: Any) -> bool:
     return False
 
 
+def _is_watch(value: Any) -> bool:
+    match value:
+        case None:
+            return True
+        case {"epoch": epoch, "value": None, **others}:
+            return _is_count(epoch, 0) and not others
+        case {"epoch": epoch, "value": float(best), **others}:
+            return _is_count(epoch) and math.isfinite(best) and not others
+    return False
+
+
 def _is_names(value: Any) -> bool:
     return value is None or (isinstance(value, list) and len(value) > 0 and _are(value, str))
 
@@ -187,6 +198,8 @@ _FACTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "feature_names": lambda meta: _is_names(meta.get("feature_names")),
     "target_names": lambda meta: _is_names(meta.get("target_names")),
     "loss": lambda meta: isinstance(meta.get("loss", 0.0), float),
+    "score": lambda meta: isinstance(meta.get("score", 0.0), float),
+    "watch": lambda meta: _is_watch(meta.get("watch")),
     "ranks": lambda meta: _is_count(meta.get("ranks", 1)),
     "data": lambda meta: _are(meta.get("data", {}).values(), str),
     "run": lambda meta: isinstance(meta.get("run", ""), str),

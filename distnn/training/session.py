@@ -151,14 +151,16 @@ class Session:
         batch = self._order[start : start + self.config.batch_size]
         t = position.steps + 1
         rule, scale = self._rule(t, self.learning_rate(t, steps_total))
-        self._scale[()] = scale / len(batch)
+        self._scale[()] = scale / (_weight(dataset, batch) or 1)
         for stacks, backward, is_last in self.work.of(len(batch)):
             for run, slices, items, A0, T, rows, is_first in stacks:
                 phase("input")
                 dataset.gather(batch[items], *rows)
                 phase("elementwise")
                 dropout, before = (position.steps, slices), exchange.before_weights
-                self._loss_sums.put(slices, run.forward(A0, T, dropout, before, is_first))
+                w = self._weights(dataset, batch[items], A0)
+                loss = run.forward(A0, T, dropout, before, is_first, w)
+                self._loss_sums.put(slices, loss)
             if is_last:
                 exchange.start(rule, stop)
             backward.run(self._scale, exchange.after_gradient if is_last else None)
@@ -171,6 +173,12 @@ class Session:
         if self._loss_sums.full:
             self.collect_losses(steps_total)
         return stop
+
+    def _weights(self, dataset: Dataset, rows: NDArray[np.intp], A0: Array) -> Array | None:
+        """The weights of rows that go through a pass together, (..., b, 1) as A0; None for 1."""
+        if dataset.weights is None:
+            return None
+        return dataset.weights[rows].astype(self.network.dtype).reshape(*A0.shape[:-1], 1)
 
     def attach(self, profiler: Profiler | None) -> None:
         """Have the phases of all steps from now on measured; None: no longer."""
@@ -209,7 +217,7 @@ class Session:
         """Close the epoch; its training loss, the mean over the items as they were trained on."""
         self.exchange.flush()
         self.collect_losses(steps_total)
-        loss = self.position.loss / len(dataset)
+        loss = self.position.loss / dataset.total_weight
         self.position.epoch += 1
         self.position.step, self.position.loss = 0, 0.0
         return loss
@@ -247,6 +255,14 @@ class Session:
             f"{_worst(self.network.weights)}; "
             "use a smaller --learning-rate, a --warmup or --clip-norm"
         )
+
+
+def _weight(dataset: Dataset, batch: NDArray[np.intp]) -> float:
+    """What the sum over a batch is divided by, which every rank knows: weights lie on each node.
+
+    It is 0 where all rows have the weight 0: their gradient is 0, whatever divides it.
+    """
+    return len(batch) if dataset.weights is None else float(dataset.weights[batch].sum())
 
 
 def _is_finite(vector: Array) -> bool:

@@ -3,17 +3,14 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distnn.blas_threads import one_thread_per_rank
-from distnn.checks import LARGEST_COUNT, choice, instance, number, shown
+from distnn.checks import LARGEST_COUNT, choice, instance, number
 from distnn.config.options import TrainConfig
-from distnn.data.scaling import Scaling
-from distnn.data.targets import CLASSIFICATION, REGRESSION
 from distnn.errors import DistnnError, DivergenceError, InputError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
@@ -23,6 +20,7 @@ from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.comm.status import STALL_TIMEOUT
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
+from distnn.training.best import Best, shared_at_end
 from distnn.training.consistency import (
     agree_on_blas,
     agreed,
@@ -30,8 +28,7 @@ from distnn.training.consistency import (
     count_rows,
     must_agree,
 )
-from distnn.training.dataset import Dataset, digest, digests, from_arrays, shared_bytes
-from distnn.training.evaluation import Evaluation, are_classes
+from distnn.training.dataset import digests
 from distnn.training.loop import Loop, Record
 from distnn.training.session import Session, vector_bytes
 from distnn.training.slices import (
@@ -40,6 +37,7 @@ from distnn.training.slices import (
     empty_slices_message,
     from_ranks_message,
 )
+from distnn.training.training_data import Arrays, TrainingData
 
 if TYPE_CHECKING:  # what writes files is loaded where it does
     from distnn.training.run_files import RunFiles
@@ -48,21 +46,6 @@ FAILURES = ("raise", "abort")
 ARRAYS = "arrays"  # what config.toml calls data that are in no file
 
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingData:
-    """What a network is trained on.
-
-    Attributes:
-        classify: whether the targets are classes; None: see `evaluation.are_classes`.
-        recorded: on rank 0, what a checkpoint says of the data (metadata and tensors).
-    """
-
-    train: Dataset
-    test: Dataset | None
-    classify: bool | None
-    recorded: Callable[[], tuple[Mapping[str, Any], Mapping[str, np.ndarray]]] | None
 
 
 class Trainer:
@@ -88,6 +71,12 @@ class Trainer:
         blas: "numpy", "onednn", "mkl" or "auto": what multiplies matrices, in all that distnn does
             in this process from here on.
         clip_norm: the largest norm a gradient may have; None for no limit.
+        metric: what is watched on the validation set of `fit`: "loss"; of classes "accuracy",
+            "balanced-accuracy", "f1" or "auc"; of real targets "rmse", "mae" or "r2".
+        patience: epochs without a better metric after which training ends; None: never. A later
+            `fit` of the same trainer does nothing more.
+        class_weight: "balanced": each class weighs the same in training; None: each row.
+        label_smoothing: share of each label that is spread over all classes in training; 0.
         schedule, warmup: the course of the learning rate, see `distnn.nn.schedules`.
         run_dir: where `fit` writes metrics, checkpoints and the summary; None: nowhere.
         allow_changed_data: with `resume`, go on although the rows or targets have changed.
@@ -98,6 +87,11 @@ class Trainer:
         keep: how many checkpoints stay, besides the best; 3.
         progress: "auto", "bar", "lines" or "off"; "off".
         stall_timeout: seconds without any movement in `fit` that are taken for a failure; 600.
+
+    Attributes:
+        report: after `fit` with a validation or test set, what they say in the end, as the summary
+            has it: the measures of `Evaluation.report`, with a validation set those of the weights
+            of ``best_epoch``.
 
     Raises:
         InputError: an argument cannot be used; more ranks than slices.
@@ -152,9 +146,19 @@ class Trainer:
         self._state: dict[str, np.ndarray] = {}
         self._files: RunFiles | None = None  # of `fit`, on rank 0
         self._stop = 0
+        self._best = Best(self.config)
+        self.report: dict[str, Any] = {}
 
     def fit(
-        self, X: Any, T: Any, epochs: int, *, test: Any = None, partitioned: bool = False
+        self,
+        X: Any,
+        T: Any,
+        epochs: int,
+        *,
+        test: Any = None,
+        partitioned: bool = False,
+        validation: Any = None,
+        sample_weight: Any = None,
     ) -> list[Record]:
         """Train for some epochs; a second call goes on where the first one ended.
 
@@ -162,11 +166,17 @@ class Trainer:
             X: rows (n, n_0); T: targets as `Network.targets` takes them. The same on every rank,
                 or, with `partitioned`, each rank its own rows.
             epochs: passes over the rows; with `resume`, less what the run has of them already.
-            test: (X, T) to measure the network on after each epoch, the same on every rank.
+            test: (X, T) or (X, T, weights) to measure the network on, the same on every rank:
+                after each epoch, or with `validation` at the end, with the best weights.
+            validation: what is measured and watched after each epoch: the same as `test`, or the
+                share of the rows that is held out for it, drawn from (seed, row number) within each
+                class, where rows are numbered over all ranks.
+            sample_weight: (n,) of the rows of X, spread as they are.
 
         Returns:
-            One record per epoch: epoch, step, learning_rate, train_loss, and with `test` also
-            test_loss and test_accuracy or test_r2. The same on every rank.
+            One record per epoch, the same on every rank: epoch, step, learning_rate, train_loss,
+            and loss and accuracy or r2 of `validation`, or without it of `test`. The network has
+            the last weights, see `load_best`.
 
         Raises:
             InputError: X and T do not fit the network, on every rank.
@@ -177,13 +187,13 @@ class Trainer:
         """
         problem: InputError | None = None
         values: dict[str, Any] = {}
-        sets = [(X, T)]
+        arrays = Arrays((X, T, sample_weight), None, None, partitioned)
         try:
             number(epochs, "epochs", whole=True, least=1, most=LARGEST_COUNT)
-            sets += [] if test is None else [_pair(test)]
+            arrays = Arrays.of(X, T, sample_weight, test, validation, partitioned)
             self.config = _completed(self.config, self.network, self.optimizer)
             values = must_agree(self.config, self.network, self.optimizer, self.on_failure)
-            values |= {"epochs": epochs, "test": test is not None, "partitioned": partitioned}
+            values |= {"epochs": epochs, **arrays.must_agree()}
         except InputError as error:
             problem = error
         seconds = self.comm.status.stall_timeout = self.config.stall_timeout
@@ -192,21 +202,14 @@ class Trainer:
                 stack.enter_context(watched(self.comm, ends_job=self.on_failure == "abort"))
             if not partitioned:
                 check_rows(self.comm, count_rows(X))
-            comm = self.comm.with_memory(self._needed(sets, partitioned))
-            memory = SharedMemory(comm)
-            with one_thread_per_rank(), closing(memory):
-                train = from_arrays(comm, memory, self.network, X, T, partitioned)
-                tests = [from_arrays(comm, memory, self.network, *pair) for pair in sets[1:]]
-                data = TrainingData(
-                    train, tests[0] if tests else None, None, lambda: self._recorded(train)
-                )
-                try:
-                    comm.on_first(lambda: self._open_files(epochs))
-                    records, _ = self.run(comm, data, epochs, self._files)
-                finally:
-                    if self._files is not None:
-                        self._files.close()  # others may write there between two fits
-        return records
+            return self._fit(arrays, epochs)
+
+    def load_best(self) -> None:
+        """Give the network the weights of the best epoch on the validation set. Collective.
+
+        Without a validation set, or where no epoch had a finite metric, nothing changes.
+        """
+        self._best.load(self.comm, self.network)
 
     def request_stop(self) -> None:
         """Ask for a stop at the next step boundary; any rank may, all ranks stop together."""
@@ -246,17 +249,20 @@ class Trainer:
 
         def finish() -> dict[str, Any] | None:
             trained = session.items_since(before, items)
-            return None if files is None else files.finish(session, trained, started)
+            if files is None:
+                return None
+            return files.finish(session, trained, started + measured, self.report)
 
         try:
             comm.on_first(lambda: self._begin(files, session, data, until))
             self._until = until
-            evaluation = None
-            if data.test is not None:
-                evaluation = Evaluation(comm, self.network, data.test, "test_", data.classify)
             comm.status.stop = self.request_stop
-            records = Loop(session, data.train, evaluation, until, files, lambda: self._stop).run()
+            records = self._loop(session, data, until, files).run()
             session.collect_state()
+            comm.status.enter("evaluation")
+            trained_at = time.perf_counter()
+            self.report = self._best.report(comm, self.network, data, session.position.epoch)
+            measured = time.perf_counter() - trained_at
             summary = comm.on_first(finish)
         except DivergenceError:
             session.close()  # position and optimizer state stay those before
@@ -269,6 +275,38 @@ class Trainer:
             session.end_thread()
         self.close_session(session)
         return records, summary
+
+    def _loop(
+        self, session: Session, data: TrainingData, until: int, files: "RunFiles | None"
+    ) -> Loop:
+        """The loop, which measures the validation set after each epoch, else the test set."""
+        data.train.smoothing = self.config.label_smoothing
+        evaluations = data.evaluations(session.comm, self.network, self.config.metric)
+        return Loop(
+            session,
+            data.train,
+            evaluations[0] if evaluations else None,
+            until,
+            files,
+            lambda: self._stop,
+            None if data.validation is None else self._best,
+        )
+
+    def _fit(self, arrays: Arrays, epochs: int) -> list[Record]:
+        """`fit`, once the ranks have agreed and are watched."""
+        needed = vector_bytes(self.network, self.optimizer, self.comm, self.config)
+        needed += arrays.bytes(self.comm, self.network) + shared_at_end(self.network, 0)
+        comm = self.comm.with_memory(needed)
+        memory = SharedMemory(comm)
+        with one_thread_per_rank(), closing(memory):
+            data = arrays.load(comm, memory, self.network, self.config)
+            try:
+                comm.on_first(lambda: self._open_files(epochs))
+                records, _ = self.run(comm, data, epochs, self._files)
+            finally:
+                if self._files is not None:
+                    self._files.close()  # others may write there between two fits
+        return records
 
     def load_state(
         self, position: Position, weights: np.ndarray | None, state: dict[str, np.ndarray]
@@ -304,20 +342,6 @@ class Trainer:
             self._state = {name: v.copy() for name, v in session.exchange.state.items()}
         session.close()
 
-    def _needed(self, sets: list[Any], partitioned: bool) -> int:
-        """Bytes that a node is going to share, about."""
-        layers = self.network.layers
-        items = [len(rows) if hasattr(rows, "__len__") else 0 for rows, _ in sets]
-        if partitioned:
-            items[0] = self.comm.total(items[0])
-        columns = [layers[-1] if np.ndim(targets) == 1 else 0 for _, targets in sets]
-        data = sum(
-            shared_bytes(n, layers[0], layers[-1], classes, self.network.dtype)
-            for n, classes in zip(items, columns, strict=True)
-        )
-        vectors = vector_bytes(self.network, self.optimizer, self.comm, self.config)
-        return data + vectors
-
     def _open_files(self, epochs: int) -> None:
         """Rank 0: open the run's directory at the first fit, claim it again at the others."""
         if self._files is not None:
@@ -333,17 +357,19 @@ class Trainer:
     def _restore(self, comm: Communicator, files: "RunFiles | None") -> None:
         """Take over position, weights and optimizer state of the files' checkpoint, if any."""
 
-        def position_of(files: "RunFiles") -> dict[str, Any] | None:
+        def found(files: "RunFiles") -> list[dict[str, Any]] | None:
             if files.checkpoint is None:
                 return None
             from distnn.training.saved import check_model
 
             check_model(files.checkpoint, self.network, self.optimizer)
-            return vars(files.position)
+            self._best.read(files)
+            return [vars(files.position), self._best.watch.state()]
 
-        position = comm.broadcast(comm.on_first(lambda: files and position_of(files)))
-        if position is not None:
-            until = self._until
+        restored = comm.broadcast(comm.on_first(lambda: files and found(files)))
+        if restored is not None:
+            until, (position, watched_so_far) = self._until, restored
+            self._best.watch.restore(watched_so_far)
             self.load_state(Position(**position), *(files.vectors() if files else (None, {})))
             self._until = until  # a script that is run again counts its epochs from the start
 
@@ -354,26 +380,10 @@ class Trainer:
         if files is None or data.recorded is None:
             return
         about, tensors = data.recorded()
-        about = {**about, "data": digests(training=data.train, test=data.test)}
+        sets = {"training": data.train, "test": data.test, "validation": data.validation}
+        about = {**about, "data": digests(**sets)}
         config = dataclasses.replace(self.config, epochs=until)
         files.begin(config, session, len(data.train), about, tensors)
-
-    def _recorded(self, train: Dataset) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Rank 0: what a checkpoint says of arrays."""
-        is_classification = are_classes(self.network, train)
-        about = {
-            "task": CLASSIFICATION if is_classification else REGRESSION,
-            "classes": self.network.layers[-1] if is_classification else 0,
-        }
-        arrays = Scaling.none(self.network.layers[0]).arrays()  # rows are used as they are
-        tensors = {f"scaling.{key}": array for key, array in arrays.items()}
-        return about, tensors | {"data": digest(train)}
-
-
-def _pair(test: Any) -> tuple[Any, Any]:
-    if isinstance(test, (tuple, list)) and len(test) == 2:
-        return test[0], test[1]
-    raise InputError(f"{shown(test)} is not a pair", "test", "give (rows, targets)")
 
 
 def _completed(config: TrainConfig, network: Network, optimizer: Optimizer) -> TrainConfig:

@@ -62,7 +62,7 @@ def measure_distnn(kind: str, case: int) -> dict[str, float]:
     from distnn import SGD, Adam, Network, Trainer
     from distnn.parallel.comm.mpi import MPI
     from distnn.parallel.comm.shared_memory import SharedMemory
-    from distnn.training.dataset import from_arrays
+    from distnn.training.arrays import from_arrays
 
     world, options = MPI.COMM_WORLD, dict(KINDS[kind])
     alone = kind == "alone"

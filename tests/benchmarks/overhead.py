@@ -31,7 +31,7 @@ from distnn.parallel.watchdog.watchdog import Watchdog  # noqa: E402
 from distnn.run import checkpoint  # noqa: E402
 from distnn.run.background import BackgroundWriter  # noqa: E402
 from distnn.run.directory import RunDirectory  # noqa: E402
-from distnn.training.dataset import from_arrays  # noqa: E402
+from distnn.training.arrays import from_arrays  # noqa: E402
 
 THIRDS, STEPS = 3, 313  # an epoch of 60,000 items has 938 steps
 ROWS = 64 * 60  # they fit into the cache: memory is the part of a machine that others share most

@@ -21,7 +21,8 @@ from distnn import SGD, Adam, Network
 from distnn.config.options import TrainConfig
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory
-from distnn.training.dataset import Dataset, from_arrays
+from distnn.training.arrays import from_arrays
+from distnn.training.dataset import Dataset
 from distnn.training.session import Session
 
 NETWORKS = [  # layers, activation, batch

@@ -43,7 +43,7 @@ def worker(nodes: int) -> None:
     from distnn.parallel.comm.mpi import MPI
     from distnn.parallel.comm.shared_memory import SharedMemory
     from distnn.parallel.watchdog.watchdog import Watchdog
-    from distnn.training.dataset import from_arrays
+    from distnn.training.arrays import from_arrays
     from distnn.training.session import Session
 
     comm = Communicator(shared=nodes == 0)

@@ -12,7 +12,8 @@ from distnn.parallel.comm import communicator as communicator_module
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
-from distnn.training.dataset import Dataset, allocate, digest, from_arrays, shared_bytes
+from distnn.training.arrays import from_arrays
+from distnn.training.dataset import Dataset, allocate, digest, shared_bytes
 
 CLASSES = 4
 

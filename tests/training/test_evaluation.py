@@ -12,7 +12,7 @@ from distnn.nn.network import decide
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
-from distnn.training.dataset import from_arrays
+from distnn.training.arrays import from_arrays
 from distnn.training.evaluation import ROWS, Evaluation, are_classes, correct
 
 

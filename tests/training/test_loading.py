@@ -28,7 +28,8 @@ def opened(
     np.savez(folder / "set.npz", **arrays)
     loader = Loader.open(open_data(str(folder / "set.npz")), output, loss)
     comm = Communicator(MPI.COMM_SELF)
-    return loader, *load(comm, SharedMemory(comm), loader.shape(), loader, dtype)
+    loaded = load(comm, SharedMemory(comm), loader.shape(), loader, dtype)
+    return loader, loaded.train, loaded.test
 
 
 def test_real_features_are_standardised_by_the_training_set(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_the_newest_and_the_best_are_kept(disk: Disk) -> None:
     assert disk.names == ["best.safetensors", "step-0000000012.safetensors",
                           "step-0000000016.safetensors"]  # fmt: skip
     best = checkpoint.read(disk.directory.checkpoints / "best.safetensors")
-    assert (best.meta["position"]["epoch"], best.meta["loss"]) == (2, 1.0)
+    assert (best.meta["position"]["epoch"], best.meta["score"]) == (2, 1.0)
 
 
 def test_what_a_checkpoint_holds_is_what_comes_back(disk: Disk) -> None:

@@ -206,8 +206,8 @@ def test_a_test_set_that_has_changed_is_not_measured_as_the_runs_own(
     monkeypatch.chdir(decoy)
     data(decoy / "set.npz", y_test=FLIPPED)
     capsys.readouterr()
-    call(evaluate, run)
-    assert json.loads(capsys.readouterr().out)["loss"] == summary(run)["test_loss"]
+    call(evaluate, run, "--json", "measures.json")
+    assert json.loads(Path("measures.json").read_text())["loss"] == summary(run)["test_loss"]
     data(tmp_path / "set.npz", y_test=FLIPPED)
     with pytest.raises(InputError, match=r"another test set.*with --data to measure it anyway"):
         call(evaluate, run)
@@ -226,8 +226,8 @@ def test_a_run_from_a_relative_path_is_evaluated_from_another_folder(
         if not config:
             (tmp_path / "r" / "config.toml").unlink()
         capsys.readouterr()
-        call(evaluate, "../r")
-        assert json.loads(capsys.readouterr().out)["items"] == 40
+        call(evaluate, "../r", "--json", "measures.json")
+        assert json.loads(Path("measures.json").read_text())["items"] == 40
 
 
 def test_lost_lines_of_the_metrics_are_written_again(

@@ -10,7 +10,8 @@ from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.run.position import Position
-from distnn.training.dataset import Dataset, from_arrays
+from distnn.training.arrays import from_arrays
+from distnn.training.dataset import Dataset
 from distnn.training.session import MARGIN, Session, vector_bytes
 
 WORLD = MPI.COMM_WORLD

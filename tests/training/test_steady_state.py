@@ -11,7 +11,7 @@ from distnn.nn.network import Network
 from distnn.nn.optimizers import SGD, Adam
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory
-from distnn.training.dataset import from_arrays
+from distnn.training.arrays import from_arrays
 from distnn.training.session import Session
 
 LAYERS, BATCH, ITEMS, STEPS = [200, 100, 50, 10], 32, 3200, 50

@@ -155,9 +155,9 @@ def test_the_commands_say_that_arrays_of_a_program_are_in_no_file(tmp_path, monk
             command(comm, words)
     np.savez("same.npz", x_test=X, y_test=T, x_train=X, y_train=T)
     capsys.readouterr()
-    evaluate(comm, ["r", "--data", "same.npz"])
+    evaluate(comm, ["r", "--data", "same.npz", "--json", "measures.json"])
     right = float(np.mean(one.network.predict(X) == T))
-    assert json.loads(capsys.readouterr().out)["accuracy"] == right
+    assert json.loads((tmp_path / "measures.json").read_text())["accuracy"] == right
 
 
 def test_a_directory_with_a_run_is_refused_unless_it_is_to_go_on(tmp_path):

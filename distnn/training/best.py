@@ -1,0 +1,93 @@
+"""The best weights of a training so far, and what validation and test set say of them."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnn.config.options import TrainConfig
+from distnn.nn.network import Network
+from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, closing, needed_bytes
+from distnn.run.checkpoint import weights_sha256
+from distnn.training.training_data import TrainingData
+from distnn.training.watch import Watch
+
+if TYPE_CHECKING:  # only rank 0 reads files
+    from distnn.training.run_files import RunFiles
+
+Array = NDArray[Any]
+
+
+class Best:
+    """What is watched on the validation set, and on rank 0 a copy of the weights it is best with.
+
+    Attributes:
+        watch: the same on every rank.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.watch = Watch(config.metric, config.patience)
+        self._vector: Array | None = None  # (size,) on rank 0
+
+    def keep(self, weights: Array) -> None:
+        """Rank 0: these weights (size,) are the best so far."""
+        if self._vector is None:
+            self._vector = weights.copy()
+        else:
+            self._vector[:] = weights
+
+    def read(self, files: "RunFiles") -> None:
+        """Rank 0: go on from the files' checkpoint; raises CheckpointError."""
+        if files.checkpoint is not None and (state := files.checkpoint.meta.get("watch")):
+            self.watch.restore(state)
+            self._vector = files.best_weights(self.watch)
+
+    def load(self, comm: Communicator, network: Network) -> None:
+        """Give a network the best weights, if there are some. Collective."""
+        if self.watch.value is not None:
+            vector = np.empty(network.size, network.dtype)
+            if self._vector is not None:
+                vector[:] = self._vector
+            comm.mpi.Bcast(vector)
+            network.load(vector)
+
+    def report(
+        self, comm: Communicator, network: Network, data: TrainingData, epoch: int
+    ) -> dict[str, Any]:
+        """All measures of the validation and the test set, in the end. Collective.
+
+        They are those of the best weights on the validation set, where there is one and some epoch
+        had a finite metric, else of the network's own.
+
+        Args:
+            epoch: the one that training has come to.
+        """
+        report: dict[str, Any] = {}
+        memory = SharedMemory(comm)
+        with closing(memory), np.errstate(all="ignore"):
+            if data.validation is not None:
+                report["stopped_early"] = self.watch.is_over(epoch)
+                if self.watch.value is not None:
+                    network = self._network(memory, network)
+                    report["best_epoch"] = self.watch.epoch
+                    report["best_weights_sha256"] = weights_sha256(network.weights)
+            for evaluation in data.evaluations(comm, network, self.watch.metric):
+                report |= evaluation.report()
+        return report
+
+    def _network(self, memory: SharedMemory, network: Network) -> Network:
+        """A network with the best weights, held once per node. Collective."""
+        vector = memory.array((network.size,), network.dtype)
+        if self._vector is not None:
+            vector[:] = self._vector
+        memory.comm.broadcast_among_leaders(vector)
+        best = Network(**network.config())
+        best.bind(vector)
+        return best
+
+
+def shared_at_end(network: Network, items: int) -> int:
+    """Bytes that a node shares for the best weights, and for weights of classes on each row."""
+    specs = [ArraySpec(1, (network.size,), network.dtype), ArraySpec(1, (items,), np.float64)]
+    return needed_bytes(specs)
