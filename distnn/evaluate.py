@@ -32,17 +32,22 @@ def _open(argv: Sequence[str]) -> "tuple[Trained, Part, bool]":
     from distnn.data.sources import open_data, open_test_data
     from distnn.errors import InputError
     from distnn.run.directory import RunDirectory
+    from distnn.training.factory import table_options
     from distnn.training.prediction import Trained
     from distnn.training.saved import settings_of
 
     options = parse_evaluate(argv)
     trained = Trained.open(options.run_dir, options.checkpoint)
+    preparation, columns = trained.preparation, table_options(trained.settings)
     if options.data is not None:
-        part = open_test_data(options.data, options.target, *trained.column_names())
+        target = options.target or trained.settings.target
+        names = None if options.target else trained.target_names
+        part = open_test_data(options.data, target, preparation, names, columns)
         return trained, trained.checked(part), False
     recorded = RunDirectory(options.run_dir).config  # where paths are in full
     config = read_recorded(recorded) if recorded.is_file() else settings_of(trained.checkpoint)
-    test = open_data(config.data, config.test_data, options.target or config.target).test
+    target = options.target or config.target
+    test = open_data(config.data, config.test_data, target, columns, preparation).test
     if test is None:
         raise InputError("has no test set", where=config.data, remedy="give one with --data")
     return trained, trained.checked(test), options.target in (None, config.target)

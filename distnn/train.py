@@ -31,6 +31,7 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
     opened = on_first(comm, lambda words: open_run(words, comm.size), argv)
     shared, loader, files = opened if opened is not None else (None, None, None)
     from distnn.config.options import TrainConfig
+    from distnn.data.scaling import Units
     from distnn.errors import StopRequested
     from distnn.parallel.comm.shared_memory import SharedMemory
     from distnn.training.consistency import mixed_ranks_message
@@ -50,7 +51,8 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
         if message := mixed_ranks_message(comm):
             log.warning("%s", message)
         recorded = None if loader is None else loader.recorded
-        data = TrainingData(train_set, test_set, shape.is_classification, recorded)
+        units = Units.from_json(comm.broadcast(loader and loader.units().to_json()))
+        data = TrainingData(train_set, test_set, shape.is_classification, recorded, units)
         trainer = Trainer(network, optimizer, comm=comm, config=config)
         _, summary = trainer.run(comm, data, config.epochs, files, started)
     except StopRequested as error:
@@ -82,7 +84,7 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
     from distnn.data.sources import open_data
     from distnn.errors import DistnnError
     from distnn.run.directory import default_path
-    from distnn.training.factory import resolve
+    from distnn.training.factory import resolve, table_options
     from distnn.training.loading import Loader
     from distnn.training.run_files import RunFiles
     from distnn.training.session import check_slices
@@ -96,8 +98,12 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
         config = files.open(config)
         config = dataclasses.replace(config, slices=config.slices or ranks)
         check_slices(config.slices or ranks, ranks, recorded=files.is_resumed)
-        source = open_data(config.data, config.test_data, config.target)
-        loader = Loader.open(source, config.output, config.loss)
+        options, preparation = table_options(config), files.preparation()
+        source = open_data(config.data, config.test_data, config.target, options, preparation)
+        loader = Loader.open(
+            source, config.output, config.loss, config.task, config.target_transform
+        )
+        log.info("%s", loader.description())
         loader.scaled_as = files.scaled_as(config)
         config = resolve(config, loader.shape())
         files.make()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distnn.data.scaling import Units
 from distnn.nn.backprop import SlicePass
 from distnn.nn.network import Network, decide
 from distnn.parallel.comm.communicator import Communicator
@@ -30,6 +31,7 @@ class Evaluation:
         dataset: what it is measured on.
         prefix: in front of the names of the measures, such as ``test_``.
         classify: whether the targets are classes; None: see `are_classes`.
+        units: of real targets: R2 is in their own.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class Evaluation:
         dataset: Dataset,
         prefix: str,
         classify: bool | None = None,
+        units: Units | None = None,
     ) -> None:
         self.comm, self.network, self.dataset, self.prefix = comm, network, dataset, prefix
+        self.units = None if units is None or units.are_linear else units
         self.classify = are_classes(network, dataset) if classify is None else classify
         self._pass = SlicePass(network, min(ROWS, len(dataset)))
         self._deviation = np.empty(0)  # about the mean, of each output: the denominator of R2
@@ -70,7 +74,7 @@ class Evaluation:
         loss = self._pass.forward(self.dataset.view(lo, hi, T), T)
         if self.classify:
             return [loss, correct(self._pass.output, T)]
-        return [loss, *squared_residuals(self._pass.output, T)]
+        return [loss, *squared_residuals(self._own(self._pass.output), self._own(T))]
 
     def _measures(self, sums: Array) -> dict[str, float]:
         items = len(self.dataset)
@@ -84,11 +88,19 @@ class Evaluation:
     def _r2(self, residual: Array) -> float:
         """Coefficient of determination, averaged over the outputs; NaN for constant targets."""
         if not len(self._deviation):
-            T = self.dataset.T.astype(np.float64)  # (n, n_L)
+            T = self._own(self.dataset.T).astype(np.float64)  # (n, n_L)
             self._deviation = np.square(T - T.mean(axis=0)).sum(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             shares = np.where(self._deviation > 0, residual / self._deviation, np.nan)
         return float(np.mean(1 - shares))
+
+    def _own(self, Y: Array) -> Array:
+        """Outputs or targets (n, n_L) in the targets' own unit, where R2 depends on it."""
+        if self.units is None:
+            return Y
+        own = Y.astype(np.float64)
+        self.units.undo(own)
+        return own
 
 
 def rank_slices(comm: Communicator, items: int) -> list[list[tuple[int, int]]]:

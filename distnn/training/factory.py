@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 
 from distnn.config.options import TrainConfig
+from distnn.data.options import TableOptions
 from distnn.data.targets import REGRESSION
 from distnn.errors import InputError
 from distnn.nn import products
@@ -43,6 +44,17 @@ def _output_and_loss(config: TrainConfig, shape: Shape) -> tuple[str, str]:
         # a loss that is no cross-entropy measures outputs between 0 and 1, as in document 000
         output = usual if loss is None else OUTPUT_OF_LOSS.get(loss, "sigmoid")
     return output, loss or LOSS_OF_OUTPUT.get(output, "half-squared-error")
+
+
+def table_options(config: TrainConfig) -> TableOptions:
+    """How the columns of a table are to be used."""
+    return TableOptions(
+        config.drop,
+        config.categorical,
+        config.weight,
+        config.missing == "impute",
+        "\t" if config.delimiter == "tab" else config.delimiter,
+    )
 
 
 def build_optimizer(config: TrainConfig) -> Optimizer:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from distnn.data.scaling import Scaling
+from distnn.data.scaling import Scaling, Units, log_of_targets
 from distnn.data.targets import CLASSIFICATION, REGRESSION, Targets
+from distnn.errors import InputError
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory, needed_bytes
 from distnn.training.dataset import (
@@ -70,6 +71,7 @@ class Loader:
         test: the test part, its targets checked; None without one.
         scale_targets: standardise real targets, so that a network with linear output need not
             first grow to the scale of dollars or kelvins.
+        transform: of real targets, before they are scaled: "log" or None.
         tensors: what a checkpoint keeps of it, complete when it is read.
         scaled_as: tensors of the run's checkpoint, if it goes on: data are scaled as those that the
             network was trained on, also where they have changed.
@@ -79,18 +81,47 @@ class Loader:
     targets: Targets
     test: "Part | None"
     scale_targets: bool
+    transform: str | None = None
     tensors: dict[str, Array] = field(default_factory=dict)
     scaled_as: dict[str, Array] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, source: "Source", output: str | None, loss: str | None) -> "Loader":
-        """Deduce the task of a source and check its targets; raises InputError."""
+    def open(
+        cls,
+        source: "Source",
+        output: str | None,
+        loss: str | None,
+        task: str | None = None,
+        transform: str | None = None,
+    ) -> "Loader":
+        """Deduce the task of a source, if it is not given, and check its targets.
+
+        Raises:
+            InputError: targets that do not fit the task, or have no logarithm.
+        """
         train, test = source.train, source.test
-        targets = Targets.deduce(train.y, output, loss, train.y_where)
+        by_value = train.preparation is not None
+        targets = Targets.deduce(train.y, output, loss, train.y_where, task, by_value)
         if test is not None:
             test = replace(test, y=targets.check(test.y, test.y_where))
+        if transform is not None:
+            if targets.task != REGRESSION:
+                remedy = "leave it out, or say --task regression"
+                raise InputError("the targets are classes", "--target-transform", remedy)
+            values = log_of_targets(targets.values, targets.where)
+            targets = replace(targets, values=values)
+            test = test and replace(test, y=log_of_targets(test.y, test.y_where))
         scale = targets.task == REGRESSION and output in (None, "identity")
-        return cls(train, targets, test, scale)
+        return cls(train, targets, test, scale, transform)
+
+    def description(self) -> str:
+        """What was understood of the data, in one line."""
+        rows, test = len(self.train.x), 0 if self.test is None else len(self.test.x)
+        parts = f"{rows} train, {test} test" if test else f"{rows} train"
+        return (
+            f"{self.targets.description()}, {self.train.x.features} features,"
+            f" {rows + test} rows: {parts}"
+        )
 
     def shape(self) -> Shape:
         """The sizes of the data set."""
@@ -105,7 +136,9 @@ class Loader:
         self.tensors["data"] = digest(train)
         scaling = self._recorded("scaling", train.X.shape[1] - 1)
         if scaling is None:
-            scaling = Scaling.measure(train.X, self.train.x.dtype)
+            preparation = self.train.preparation
+            mask = None if preparation is None else preparation.is_scaled
+            scaling = Scaling.measure(train.X, self.train.x.dtype, mask)
         scaling.apply(train.X)
         self._keep("scaling", scaling)
         target_scaling = None
@@ -125,8 +158,17 @@ class Loader:
             "classes": self.targets.classes,
             "feature_names": self.train.feature_names,
             "target_names": self.train.target_names,
+            "class_names": self.targets.names,
         }
+        if self.train.preparation is not None:
+            about["preparation"] = self.train.preparation.to_json()
+        if self.transform is not None:
+            about["target_transform"] = self.transform
         return about, self.tensors
+
+    def units(self) -> Units:
+        """The unit of real targets, after `read`."""
+        return Units(saved_scaling(self.tensors, "target_scaling"), self.transform)
 
     def _recorded(self, name: str, columns: int) -> Scaling | None:
         scaling = saved_scaling(self.scaled_as, name)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from distnn.checks import LARGEST_COUNT
 from distnn.config.options import TrainConfig, merge_resumed
-from distnn.data.scaling import Scaling
+from distnn.data.preparation import Preparation
+from distnn.data.scaling import LOG, Scaling
 from distnn.data.targets import CLASSIFICATION, REGRESSION
 from distnn.errors import InputError
 from distnn.nn.network import Network
@@ -42,6 +43,12 @@ def checked_network(found: Checkpoint) -> Network:
         names = found.meta.get("feature_names")
         if names is not None and len(names) != network.layers[0]:
             wrong = wrong or "feature_names"
+        preparation = preparation_of(found)
+        if preparation is not None and preparation.width != network.layers[0]:
+            wrong = wrong or "preparation"
+        classes = found.meta.get("class_names")
+        if classes is not None and len(classes) != found.meta["classes"]:
+            wrong = wrong or "class_names"
         if found.meta["position"]["epoch"] > settings_of(found).epochs:
             wrong = wrong or "position"
     except (KeyError, TypeError, AttributeError, InputError) as error:
@@ -54,6 +61,12 @@ def checked_network(found: Checkpoint) -> Network:
 def settings_of(found: Checkpoint) -> TrainConfig:
     """The options of the training that wrote a checkpoint."""
     return TrainConfig.from_dict(found.meta["settings"])
+
+
+def preparation_of(found: Checkpoint) -> Preparation | None:
+    """How the columns of a table are prepared; None where the data were none."""
+    kept = found.meta.get("preparation")
+    return None if kept is None else Preparation.from_json(kept)
 
 
 def check_settings(found: Checkpoint, config: TrainConfig) -> None:
@@ -186,6 +199,8 @@ _FACTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "optimizer": lambda meta: meta["optimizer"]["name"] in OPTIMIZERS,
     "feature_names": lambda meta: _is_names(meta.get("feature_names")),
     "target_names": lambda meta: _is_names(meta.get("target_names")),
+    "class_names": lambda meta: _is_names(meta.get("class_names")),
+    "target_transform": lambda meta: meta.get("target_transform") in (None, LOG),
     "loss": lambda meta: isinstance(meta.get("loss", 0.0), float),
     "ranks": lambda meta: _is_count(meta.get("ranks", 1)),
     "data": lambda meta: _are(meta.get("data", {}).values(), str),

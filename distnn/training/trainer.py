@@ -12,7 +12,7 @@ import numpy as np
 from distnn.blas_threads import one_thread_per_rank
 from distnn.checks import LARGEST_COUNT, choice, instance, number, shown
 from distnn.config.options import TrainConfig
-from distnn.data.scaling import Scaling
+from distnn.data.scaling import Scaling, Units
 from distnn.data.targets import CLASSIFICATION, REGRESSION
 from distnn.errors import DistnnError, DivergenceError, InputError
 from distnn.nn.network import Network
@@ -50,12 +50,14 @@ class TrainingData:
     Attributes:
         classify: whether the targets are classes; None: see `evaluation.are_classes`.
         recorded: on rank 0, what a checkpoint says of the data (metadata and tensors).
+        units: of real targets, on every rank.
     """
 
     train: Dataset
     test: Dataset | None
     classify: bool | None
     recorded: Callable[[], tuple[Mapping[str, Any], Mapping[str, np.ndarray]]] | None
+    units: Units | None = None
 
 
 class Trainer:
@@ -241,7 +243,9 @@ class Trainer:
             self._until = until
             evaluation = None
             if data.test is not None:
-                evaluation = Evaluation(comm, self.network, data.test, "test_", data.classify)
+                evaluation = Evaluation(
+                    comm, self.network, data.test, "test_", data.classify, data.units
+                )
             comm.status.stop = self.request_stop
             records = Loop(session, data.train, evaluation, until, files, lambda: self._stop).run()
             session.collect_state()
