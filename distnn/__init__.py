@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from distnn.errors import DistnnError, DivergenceError, InputError, RankFailed, StopRequested
     from distnn.nn.network import Network
     from distnn.nn.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
+    from distnn.training.model import load
     from distnn.training.trainer import Trainer
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "DivergenceError": "errors",
     "RankFailed": "errors",
     "StopRequested": "errors",
+    "load": "training.model",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "RankFailed",
     "StopRequested",
     "Trainer",
+    "load",
 ]
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RUN_DIR = "DISTNN_RUN_DIR"  # of a job script, which cannot see what the config says
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("distnn.train")  # also where this is __main__
 
 
 def train(comm: "Communicator", argv: Sequence[str]) -> None:

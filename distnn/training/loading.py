@@ -101,6 +101,8 @@ class Loader:
         """
         train, test = source.train, source.test
         by_value = train.preparation is not None
+        if transform is not None and task is None:
+            task = REGRESSION  # a logarithm is of amounts
         targets = Targets.deduce(train.y, output, loss, train.y_where, task, by_value)
         if test is not None:
             test = replace(test, y=targets.check(test.y, test.y_where))

@@ -17,7 +17,7 @@ from distnn.data.targets import CLASSIFICATION, check_like
 from distnn.nn.backprop import SlicePass
 from distnn.nn.network import Network
 from distnn.parallel.comm.communicator import Communicator
-from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, needed_bytes
+from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, closing, needed_bytes
 from distnn.run import checkpoint
 from distnn.run.checkpoint import Checkpoint
 from distnn.run.directory import RunDirectory
@@ -177,20 +177,20 @@ def evaluate(
     sizes = (items, network.layers[0], network.layers[-1], classes, network.dtype)
     comm = comm.with_memory(needed_bytes([_weights_spec(network), *array_specs(*sizes)]))
     memory = SharedMemory(comm)
-    _share_weights(memory, network, trained)
-    dataset = allocate(memory, *sizes)
+    with closing(memory), np.errstate(all="ignore"):
+        _share_weights(memory, network, trained)
+        dataset = allocate(memory, *sizes)
 
-    def read() -> None:
-        assert trained is not None
-        assert part is not None
-        write_scaled(dataset, part, trained.scaling, trained.units.scaling)
-        trained.warn_of(dataset.X, part.x.where)
-        if is_own:
-            check_test_set(trained.checkpoint, part.x.where, digests(test=dataset))
+        def read() -> None:
+            assert trained is not None
+            assert part is not None
+            write_scaled(dataset, part, trained.scaling, trained.units.scaling)
+            trained.warn_of(dataset.X, part.x.where)
+            if is_own:
+                check_test_set(trained.checkpoint, part.x.where, digests(test=dataset))
 
-    comm.on_first(read)
-    share(comm, dataset)
-    with np.errstate(all="ignore"):
+        comm.on_first(read)
+        share(comm, dataset)
         measures = Evaluation(
             comm, network, dataset, "", classify, Units.from_json(units)
         ).measure()
@@ -212,19 +212,19 @@ def predict(comm: Communicator, trained: Trained | None, rows: Rows | None) -> A
     spec, _ = array_specs(items, network.layers[0], network.layers[-1], 0, network.dtype)
     comm = comm.with_memory(needed_bytes([_weights_spec(network), spec]))
     memory = SharedMemory(comm)
-    _share_weights(memory, network, trained)
-    X = memory.array(spec.shape, spec.dtype)
+    with closing(memory), np.errstate(all="ignore"):
+        _share_weights(memory, network, trained)
+        X = memory.array(spec.shape, spec.dtype)
 
-    def read() -> None:
-        assert trained is not None
-        assert rows is not None
-        fill(rows, X)
-        trained.scaling.apply(X)
-        trained.warn_of(X, rows.where)
+        def read() -> None:
+            assert trained is not None
+            assert rows is not None
+            fill(rows, X)
+            trained.scaling.apply(X)
+            trained.warn_of(X, rows.where)
 
-    comm.on_first(read)
-    comm.broadcast_among_leaders(X)
-    with np.errstate(all="ignore"):
+        comm.on_first(read)
+        comm.broadcast_among_leaders(X)
         return _outputs(comm, network, X)
 
 
