@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from distnn.errors import DistnnError, DivergenceError, InputError, RankFailed, StopRequested
     from distnn.nn.network import Network
     from distnn.nn.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
+    from distnn.training.framed import prepare
     from distnn.training.model import load
     from distnn.training.trainer import Trainer
 
@@ -31,6 +32,7 @@ _HOMES = {
     "RankFailed": "errors",
     "StopRequested": "errors",
     "load": "training.model",
+    "prepare": "training.framed",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "StopRequested",
     "Trainer",
     "load",
+    "prepare",
 ]
 
 

@@ -119,7 +119,8 @@ def check_data(
     then = found.meta.get("data", digests)
     changed = [name for name in {**digests, **then} if then.get(name) != digests.get(name)]
     if not changed:
-        same = (np.array_equal(found.tensors.get(k, ()), array) for k, array in tensors.items())
+        kept = {k: array for k, array in tensors.items() if not k.startswith("seen.")}
+        same = (np.array_equal(found.tensors.get(k, ()), array) for k, array in kept.items())
         changed = [] if all(same) else ["training rows or targets"]
     if changed:
         raise InputError(
@@ -221,14 +222,16 @@ def _wrong_tensor(tensors: Mapping[str, Array], network: Network, optimizer: str
     known |= _scaling("scaling", network.layers[0])
     required = set(known)
     known |= _scaling("target_scaling", network.layers[-1]) | {"data": ((32,), np.uint8)}
-    if "target_scaling.shift" in tensors:
-        required |= {"target_scaling.scale"}
+    known |= _scaling("seen", network.layers[0])
+    for name in ("target_scaling", "seen"):
+        if f"{name}.shift" in tensors:
+            required |= {f"{name}.scale"}
     for name in [*sorted(required - set(tensors)), *tensors]:
         shape, kind = known.get(name, (None, None))
         array = tensors.get(name)
         if array is None or array.shape != shape or array.dtype != kind:
             return name
-    for name in ("scaling", "target_scaling"):
+    for name in ("scaling", "target_scaling", "seen"):
         if f"{name}.shift" in tensors:
             Scaling.from_arrays({key: tensors[f"{name}.{key}"] for key in ("shift", "scale")})
     return None

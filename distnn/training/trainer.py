@@ -34,7 +34,9 @@ from distnn.training.evaluation import Evaluation, are_classes
 from distnn.training.loop import Loop, Record
 from distnn.training.session import Session, check_slices, empty_slices_message, vector_bytes
 
-if TYPE_CHECKING:  # what writes files is loaded where it does
+if TYPE_CHECKING:  # what writes files, or takes data frames, is loaded where it does
+    from distnn.data.preparation import Preparation
+    from distnn.training.framed import Framed
     from distnn.training.run_files import RunFiles
 
 FAILURES = ("raise", "abort")
@@ -141,18 +143,29 @@ class Trainer:
         self._until = 0  # epochs in all that were asked for
         self._state: dict[str, np.ndarray] = {}
         self._files: RunFiles | None = None  # of `fit`, on rank 0
+        self._framed: Framed | None = None  # what the first data frame taught, on rank 0
         self._stop = 0
 
     def fit(
-        self, X: Any, T: Any, epochs: int, *, test: Any = None, partitioned: bool = False
+        self,
+        X: Any,
+        T: Any,
+        epochs: int,
+        *,
+        test: Any = None,
+        partitioned: bool = False,
+        preparation: "Preparation | None" = None,
     ) -> list[Record]:
         """Train for some epochs; a second call goes on where the first one ended.
 
         Args:
             X: rows (n, n_0); T: targets as `Network.targets` takes them. The same on every rank,
-                or, with `partitioned`, each rank its own rows.
+                or, with `partitioned`, each rank its own rows. Not partitioned, X may be a data
+                frame (pandas, polars, pyarrow), whose columns are prepared as those of a file, and
+                T may be text; the run keeps both, so that `distnn.load` takes raw rows.
             epochs: passes over the rows; with `resume`, less what the run has of them already.
             test: (X, T) to measure the network on after each epoch, the same on every rank.
+            preparation: of a data frame, from `distnn.prepare`; None: it is learnt from X.
 
         Returns:
             One record per epoch: epoch, step, learning_rate, train_loss, and with `test` also
@@ -182,6 +195,8 @@ class Trainer:
                 stack.enter_context(watched(self.comm, ends_job=self.on_failure == "abort"))
             if not partitioned:
                 check_rows(self.comm, count_rows(X))
+                sets = self.comm.on_first(lambda: self._as_arrays(sets, preparation)) or sets
+                X, T = sets[0]
             comm = self.comm.with_memory(self._needed(sets, partitioned))
             memory = SharedMemory(comm)
             with one_thread_per_rank(), closing(memory):
@@ -350,6 +365,20 @@ class Trainer:
         config = dataclasses.replace(self.config, epochs=until)
         files.begin(config, session, len(data.train), about, tensors)
 
+    def _as_arrays(self, sets: list[Any], preparation: "Preparation | None") -> list[Any]:
+        """Rank 0: (X, T) with data frames and text labels as arrays; others stay as they are."""
+        plain = [type(a) is np.ndarray and a.dtype.kind in "biuf" for pair in sets for a in pair]
+        if all(plain):
+            return sets
+        from distnn.training.framed import Framed, are_framed
+
+        if not any(are_framed(X, T) for X, T in sets):
+            return sets
+        if self._framed is None:
+            self._framed = Framed.learn(self.network, sets[0][0], sets[0][1], preparation)
+        framed = self._framed
+        return [(framed.rows(self.network, X), framed.targets(T)) for X, T in sets]
+
     def _recorded(self, train: Dataset) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Rank 0: what a checkpoint says of arrays."""
         is_classification = are_classes(self.network, train)
@@ -359,6 +388,11 @@ class Trainer:
         }
         arrays = Scaling.none(self.network.layers[0]).arrays()  # rows are used as they are
         tensors = {f"scaling.{key}": array for key, array in arrays.items()}
+        if self._framed is not None:
+            more, prepared = self._framed.about()
+            about, tensors = about | more, tensors | prepared
+        seen = Scaling.standardise(train.X[:, 1:]).arrays()
+        tensors |= {f"seen.{key}": array for key, array in seen.items()}
         return about, tensors | {"data": digest(train)}
 
 
