@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distnn.data.categories import is_number
 from distnn.data.options import TableOptions
 from distnn.data.preparation import Preparation
 from distnn.data.rows import Array, Rows, check_finite
 from distnn.data.scan import scan
 from distnn.data.table import Table, missing
+from distnn.data.targets import FEW_VALUES
 from distnn.errors import InputError
 
 
@@ -153,10 +155,23 @@ def _targets(table: Table, columns: list[int], collected: list[Array]) -> Array:
         if len(columns) > 1 and values.dtype.kind == "O":
             what = "text as one of several targets"
             raise InputError(what, f"{table.where}, {table.title(j)}", "give one target of text")
+        _check_mixture(table, j, values)
         if values.dtype.kind == "f":
             places = _places(table, j)
             check_finite(values[:, None], places)
     return collected[0] if len(columns) == 1 else np.column_stack(collected)
+
+
+def _check_mixture(table: Table, column: int, values: Array) -> None:
+    """InputError where a target of numbers has text in some row: it would become a class."""
+    if values.dtype.kind != "O":
+        return
+    texts = [row for row, value in enumerate(values) if not is_number(value)]
+    different = len(set(values))
+    if len(texts) < len(values) and (different > FEW_VALUES or len(values) < 2 * different):
+        what = f"text {values[texts[0]][:40]!r} in a numeric column"
+        where = f"{table.where}, {table.place(texts[0], column)}"
+        raise InputError(what, where, "write a number, or leave this row out")
 
 
 def _places(table: Table, column: int) -> Callable[[int, int], str]:

@@ -81,7 +81,7 @@ class Targets:
         """
         if is_text(y):
             if task == REGRESSION or output == "identity" or loss in REAL_LOSSES:
-                what = f"text, as {next(iter(np.asarray(y).flat))!r}, where numbers are expected"
+                what = f"text, as {_first(y)!r}, where numbers are expected"
                 raise InputError(what, where, "choose another target, or --task classification")
             return cls._by_value(np.asarray(y), output, loss, where)
         Y = _checked(y, where)  # (n, k)
@@ -155,7 +155,7 @@ def check_like(
         InputError: they do not fit.
     """
     if is_text(y) and names is None:
-        what = f"text, as {next(iter(np.asarray(y).flat))!r}, where the training set had numbers"
+        what = f"text, as {_first(y)!r}, where the training set had numbers"
         raise InputError(what, where, "give the training set's targets")
     if names is not None and np.ndim(y) == 1:
         return _numbered(np.asarray(y), names, where)
@@ -187,6 +187,10 @@ def is_text(y: npt.ArrayLike) -> bool:
         return False
     texts = array.dtype.kind == "O" and any(isinstance(value, str) for value in array.flat)
     return array.dtype.kind == "U" or texts
+
+
+def _first(y: npt.ArrayLike) -> str:
+    return next(str(value)[:40] for value in np.asarray(y).flat if isinstance(value, str))
 
 
 def _numbered(y: Array, names: Sequence[str], where: str) -> Array:

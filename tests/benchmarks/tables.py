@@ -19,11 +19,11 @@ import numpy as np
 
 # tanh: of a few diamonds length, width and height are recorded as 0; outputs of relu there grow
 # without bound, and one price that is ten times too high costs 0.16 of R2.
-SETTINGS = (
-    "--target price --target-transform log --hidden 128 128 --epochs 30 --batch-size 256 --slices 6"
-    " --activation tanh"
-    " --learning-rate 0.003 --schedule cosine --progress off"
-).split()
+SETTINGS = [
+    "--target", "price", "--target-transform", "log", "--hidden", "128", "128", "--activation",
+    "tanh", "--epochs", "30", "--batch-size", "256", "--slices", "6", "--learning-rate", "0.003",
+    "--schedule", "cosine", "--progress", "off",
+]  # fmt: skip
 
 
 def columns_of(arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
@@ -53,7 +53,9 @@ def write(folder: Path, part: str, columns: dict[str, np.ndarray], gaps: float) 
         removed = np.zeros(len(values), bool)
         if values.dtype.kind == "f":
             removed = draw.random(len(values)) < gaps
-        lists[name] = [None if gone else v for v, gone in zip(values.tolist(), removed, strict=True)]
+        lists[name] = [
+            None if gone else v for v, gone in zip(values.tolist(), removed, strict=True)
+        ]
     with (folder / f"{part}.csv").open("w", newline="") as file:
         out = csv.writer(file)
         out.writerow(lists)
@@ -87,11 +89,8 @@ def main() -> None:
         for ending in ("csv", "parquet"):
             for ranks in (1, 2, 3):
                 sha, r2, seconds = train(folder, ending, ranks)
-                print(
-                    f"{gaps:5.0%} removed, {ending:7}, {ranks} ranks: R2 {r2:.4f} in {seconds:.1f} s"
-                    f"  {sha[:16]}",
-                    flush=True,
-                )
+                what = f"{gaps:5.0%} removed, {ending:7}, {ranks} ranks"
+                print(f"{what}: R2 {r2:.4f} in {seconds:.1f} s  {sha[:16]}", flush=True)
 
 
 if __name__ == "__main__":
