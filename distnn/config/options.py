@@ -26,6 +26,7 @@ SCHEDULES = ("constant", "step", "linear", "cosine")
 INITIALIZERS = ("glorot", "he", "lecun", "normal")
 PRECISIONS = ("float32", "float64")
 TASKS = ("classification", "regression")
+DELIMITERS = ("comma", "semicolon", "tab", "bar", "space")
 REDUCTIONS = ("ordered", "mpi")
 UPDATES = ("auto", "rank0", "sharded")
 BLAS = ("auto", "numpy", "mkl")
@@ -96,9 +97,8 @@ class TrainConfig(_Options):
         None, "data", "Train on the logarithm of positive targets", choices=("log",)
     )
     delimiter: str | None = option(
-        None, "data", "Between the fields of a csv file; by default found", pattern=r"[,;|\t ]|tab",
-        expects="one of , ; | and tab",
-    )  # fmt: skip
+        None, "data", "Between the fields of a csv file; by default found", choices=DELIMITERS
+    )
     hidden: list[int] = option(  # noqa: RUF009
         [64], "network", "Widths of the hidden layers, as 128 64", least=1, most=LARGEST_COUNT
     )

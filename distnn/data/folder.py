@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distnn.data.parquet import ParquetTable
 from distnn.data.rows import Array
-from distnn.data.table import CsvTable, Table
+from distnn.data.table import DELIMITERS, CsvTable, Table
 from distnn.errors import InputError
 
 CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
@@ -69,7 +69,7 @@ def open_table(path: Path, delimiter: str | None = None) -> Table:
     """A table from a file or a folder.
 
     Args:
-        delimiter: of a csv file; None: see `CsvTable`, and a tab for .tsv.
+        delimiter: of a csv file, by its name; None: see `CsvTable`, and a tab for .tsv.
 
     Raises:
         InputError: it cannot be read; files of a folder differ.
@@ -78,7 +78,8 @@ def open_table(path: Path, delimiter: str | None = None) -> Table:
         if path.name.endswith(".parquet"):
             return ParquetTable(path)
         is_tsv = path.name.endswith((".tsv", ".tsv.gz"))
-        return CsvTable(path, delimiter or ("\t" if is_tsv else None))
+        name = delimiter or ("tab" if is_tsv else None)
+        return CsvTable(path, None if name is None else DELIMITERS[name])
     files = sorted(file for file in path.iterdir() if file.is_file() and is_table(file))
     tables = [open_table(file, delimiter) for file in files]
     return tables[0] if len(tables) == 1 else Folder(path, tables)

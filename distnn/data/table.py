@@ -22,7 +22,8 @@ from distnn.errors import InputError
 
 BLOCK_VALUES = 1 << 18  # fields of a block: some 20 MB as Python's strings
 LONGEST_LINE = 16 << 20
-DELIMITERS = ("\t", ";", "|", ",")  # in this order where two fit: numbers may hold commas
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": " "}
+FOUND = ("\t", ";", "|", ",")  # in this order where two fit: numbers may hold commas
 # Fields that stand for no value, in any case of letters, blanks around them left out.
 MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "null", "none", "?"})
 
@@ -269,8 +270,8 @@ class CsvTable(Table):
     def _found_delimiter(self) -> str:
         with damage_named(self.where), self._open() as file:
             lines = list(islice((line for line in self._lines(file) if line.strip()), 20))
-        widths = {delimiter: _widths(lines, delimiter) for delimiter in DELIMITERS}
-        best = max(DELIMITERS, key=lambda d: (1 < widths[d][0] == widths[d][1], widths[d][0]))
+        widths = {delimiter: _widths(lines, delimiter) for delimiter in FOUND}
+        best = max(FOUND, key=lambda d: (1 < widths[d][0] == widths[d][1], widths[d][0]))
         return best if widths[best][0] > 1 else ","
 
     def _open(self) -> IO[str]:
@@ -333,8 +334,7 @@ def _widths(lines: list[str], delimiter: str) -> tuple[int, int]:
 
 
 def _named(delimiter: str) -> str:
-    names = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-    return names.get(delimiter, repr(delimiter))
+    return next(f"{name}s" for name, one in DELIMITERS.items() if one == delimiter)
 
 
 def _listed(fields: list[str]) -> str:

@@ -53,7 +53,7 @@ def table_options(config: TrainConfig) -> TableOptions:
         config.categorical,
         config.weight,
         config.missing == "impute",
-        "\t" if config.delimiter == "tab" else config.delimiter,
+        config.delimiter,
     )
 
 

@@ -177,7 +177,7 @@ def test_the_delimiter_is_found(tmp_path, text, rows):
 
 def test_the_delimiter_is_given(tmp_path):
     path = write(tmp_path / "d.csv", "a b\n1 2\n3 4\n")
-    assert open_data(path, options=TableOptions(delimiter=" ")).train.y.tolist() == [2, 4]
+    assert open_data(path, options=TableOptions(delimiter="space")).train.y.tolist() == [2, 4]
 
 
 @pytest.mark.parametrize("name", ["d.csv.gz", "d.tsv", "d.tsv.gz"])
