@@ -54,6 +54,8 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
         units = Units.from_json(comm.broadcast(loader and loader.units().to_json()))
         data = TrainingData(train_set, test_set, shape.is_classification, recorded, units)
         trainer = Trainer(network, optimizer, comm=comm, config=config)
+        for line in [] if loader is None else loader.description():
+            log.info("%s", line)
         _, summary = trainer.run(comm, data, config.epochs, files, started)
     except StopRequested as error:
         where = f"; go on with --run-dir {files.directory} --resume" if files else ""
@@ -103,7 +105,6 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
         loader = Loader.open(
             source, config.output, config.loss, config.task, config.target_transform
         )
-        log.info("%s", loader.description())
         loader.scaled_as = files.scaled_as(config)
         config = resolve(config, loader.shape())
         files.make()

@@ -9,7 +9,7 @@ from distnn.data.categories import is_number
 from distnn.data.options import TableOptions
 from distnn.data.preparation import Preparation
 from distnn.data.rows import Array, Rows, check_finite
-from distnn.data.scan import scan
+from distnn.data.scan import Scan, scan
 from distnn.data.table import Table, missing
 from distnn.data.targets import FEW_VALUES
 from distnn.errors import InputError
@@ -26,6 +26,7 @@ class Part:
         feature_names, target_names: where the format has them.
         weights: of the rows, (n,) float64, finite, at least 0 and not all 0; None: all 1.
         preparation: of a table's columns, which `x` is after; None for other formats.
+        notes: what was met when the preparation was learnt, in lines.
     """
 
     x: Rows
@@ -35,6 +36,7 @@ class Part:
     target_names: tuple[str, ...] | None = None
     weights: Array | None = None
     preparation: Preparation | None = None
+    notes: tuple[str, ...] = ()
 
 
 def training_part(table: Table, target: str | None, options: TableOptions) -> Part:
@@ -54,7 +56,7 @@ def training_part(table: Table, target: str | None, options: TableOptions) -> Pa
             what = f"{table.title(j)} is no feature"
             raise InputError(what, "--categorical", "name columns that are used as features")
     found = scan(table, features, [*targets, *weight], categorical, options.impute)
-    return _part(table, features, targets, weight, found.rows, found.collected, found.preparation)
+    return _part(table, features, targets, weight, found, found.preparation)
 
 
 def like_part(
@@ -78,7 +80,7 @@ def like_part(
         dropped, weight, targets = _columns(table, target, options)
     features = preparation.places(table, [*dropped, *weight, *targets])
     found = scan(table, [], [*targets, *weight])
-    return _part(table, features, targets, weight, found.rows, found.collected, preparation)
+    return _part(table, features, targets, weight, found, preparation)
 
 
 def feature_rows(table: Table, preparation: Preparation) -> Rows:
@@ -95,20 +97,20 @@ def _part(
     features: list[int],
     targets: list[int],
     weight: list[int],
-    rows: int,
-    collected: list[Array],
+    found: Scan,
     preparation: Preparation,
 ) -> Part:
-    y = _targets(table, targets, collected[: len(targets)])
-    weights = _weights(table, weight[0], collected[-1]) if weight else None
+    y = _targets(table, targets, found.collected[: len(targets)])
+    weights = _weights(table, weight[0], found.collected[-1]) if weight else None
     return Part(
-        x=preparation.rows(table, features, rows),
+        x=preparation.rows(table, features, found.rows),
         y=y,
         y_where=f"{table.where}, " + ", ".join(table.title(j) for j in targets),
         feature_names=tuple(preparation.features) if preparation.named else None,
         target_names=table.names and tuple(table.names[j] for j in targets),
         weights=weights,
         preparation=preparation,
+        notes=found.notes,
     )
 
 

@@ -1,9 +1,8 @@
 """One pass over the training table: what its columns hold, and how they are to be prepared."""
 
-import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +25,6 @@ from distnn.errors import InputError
 
 SHOWN = 5  # columns that a message names
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
-
-log = logging.getLogger(__name__)
 
 
 class Sample:
@@ -113,11 +110,13 @@ class Scan:
         rows: how many.
         preparation: of the columns that are features.
         collected: whole columns (rows,), as they were asked for.
+        notes: what somebody should know of gaps and rare categories, in lines.
     """
 
     rows: int
     preparation: Preparation
     collected: list[Array]
+    notes: tuple[str, ...]
 
 
 def scan(
@@ -159,8 +158,8 @@ def scan(
         raise InputError("no rows below the header", table.where, remedy)
     columns = tuple(_column(table, j, seen[j], j in set(categorical), impute) for j in features)
     preparation = Preparation(columns, table.names is not None)
-    _tell(table, preparation, list(seen.values()))
-    return Scan(rows, preparation, [joined(part) for part in parts])
+    notes = tuple(_notes(preparation, list(seen.values())))
+    return Scan(rows, preparation, [joined(part) for part in parts], notes)
 
 
 def joined(parts: list[Array]) -> Array:
@@ -219,21 +218,22 @@ def _identifier(table: Table, j: int, seen: Seen) -> InputError:
     return InputError(what, table.where, f"leave it out with --drop {_name(table, j)}")
 
 
-def _tell(table: Table, preparation: Preparation, seen: Sequence[Seen]) -> None:
-    """One line for gaps and one for rare categories."""
+def _notes(preparation: Preparation, seen: Sequence[Seen]) -> Iterator[str]:
+    """One line for gaps and one for rare categories, where there are some."""
     pairs = list(zip(preparation.columns, seen, strict=True))
     gaps = [f"{column.name} ({one.gaps})" for column, one in pairs if one.gaps]
     if gaps:
-        log.info("%s: missing values, filled by the median and marked: %s", table.where,
-                 _listed(gaps))  # fmt: skip
+        yield f"missing values are filled in (numbers: the median) and marked: {_listed(gaps)}"
     rare = [
         f"{column.name} ({len(one.counts) - len(column.categories)} of {len(one.counts)})"
         for column, one in pairs
         if len(one.counts) > len(column.categories)
     ]
     if rare:
-        what = f"categories in fewer than {LEAST_ROWS} rows or beyond the {MOST_CATEGORIES} most"
-        log.info("%s: %s frequent count as none: %s", table.where, what, _listed(rare))
+        yield (
+            f"categories in fewer than {LEAST_ROWS} rows, or beyond the {MOST_CATEGORIES} most"
+            f" frequent, count as none: {_listed(rare)}"
+        )
 
 
 def _name(table: Table, j: int) -> str:

@@ -1,5 +1,6 @@
 """Data frames and text labels for `Trainer.fit`: what they become, and what the run keeps of it."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from distnn.errors import InputError
 from distnn.nn.network import Network
 
 Array = NDArray[Any]
+
+log = logging.getLogger(__name__)
 
 
 def are_framed(X: Any, T: Any) -> bool:
@@ -44,7 +47,10 @@ def prepare(X: Any, drop: str | None = None, categorical: str | None = None) -> 
     dropped = [] if drop is None else table.columns_of(drop, "drop")
     chosen = [] if categorical is None else table.columns_of(categorical, "categorical")
     features = [j for j in range(table.columns) if j not in dropped]
-    return scan(table, features, categorical=chosen).preparation
+    found = scan(table, features, categorical=chosen)
+    for note in found.notes:
+        log.info("%s", note)
+    return found.preparation
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from distnn.data.scaling import Scaling, Units, log_of_targets
 from distnn.data.targets import CLASSIFICATION, REGRESSION, Targets
-from distnn.errors import InputError
+from distnn.errors import InputError, printable
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory, needed_bytes
 from distnn.training.dataset import (
@@ -116,14 +116,13 @@ class Loader:
         scale = targets.task == REGRESSION and output in (None, "identity")
         return cls(train, targets, test, scale, transform)
 
-    def description(self) -> str:
-        """What was understood of the data, in one line."""
+    def description(self) -> list[str]:
+        """What was understood of the data: one line, and one for whatever else is to be known."""
         rows, test = len(self.train.x), 0 if self.test is None else len(self.test.x)
         parts = f"{rows} train, {test} test" if test else f"{rows} train"
-        return (
-            f"{self.targets.description()}, {self.train.x.features} features,"
-            f" {rows + test} rows: {parts}"
-        )
+        features = f"{self.train.x.features} features"
+        first = f"{self.targets.description()}, {features}, {rows + test} rows: {parts}"
+        return [first, *(printable(note) for note in self.train.notes)]
 
     def shape(self) -> Shape:
         """The sizes of the data set."""

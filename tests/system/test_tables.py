@@ -33,7 +33,7 @@ def test_from_a_table_to_predictions(tmp_path: Path) -> None:
         2, "--data", data, "--target", "species", "--drop", "id", "--epochs", 30, "--run-dir", run
     )
     told = trained.stderr.splitlines()
-    gaps = [line for line in told if "missing values" in line]
+    gaps = [line for line in told if "missing values are filled in" in line]
     assert len(gaps) == 1
     assert "bill length (" in gaps[0]
     first = "classification, 3 classes (Adelie, Chinstrap, Gentoo), 9 features, 240 rows: 240 train"
