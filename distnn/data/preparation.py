@@ -16,7 +16,7 @@ import numpy as np
 from distnn.data.categories import canonical, is_number
 from distnn.data.rows import Array, Rows
 from distnn.data.table import Table, missing
-from distnn.errors import InputError
+from distnn.errors import InputError, printable
 
 NUMBER, CATEGORY = "number", "category"
 MOST_CATEGORIES = 100  # of a column: the most frequent ones
@@ -155,7 +155,7 @@ class Preparation:
             if start != n:
                 raise InputError("changed while it was read", table.where, "start again")
             if told and met.line():
-                log.warning("%s: %s", table.where, met.line())
+                log.warning("%s", printable(f"{table.where}: {met.line()}"))
 
         def place(row: int, feature: int) -> str:
             return table.place(row, places[source[feature]])

@@ -149,7 +149,8 @@ class Units:
         if self.scaling is not None:
             self.scaling.undo(A)
         if self.transform == LOG:
-            np.exp(A, out=A)
+            with np.errstate(over="ignore"):
+                np.exp(A, out=A)
 
     def to_json(self) -> dict[str, Any]:
         """For the other ranks."""

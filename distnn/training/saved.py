@@ -47,7 +47,9 @@ def checked_network(found: Checkpoint) -> Network:
         if preparation is not None and preparation.width != network.layers[0]:
             wrong = wrong or "preparation"
         classes = found.meta.get("class_names")
-        if classes is not None and len(classes) != found.meta["classes"]:
+        if classes is not None and (
+            len(classes) != found.meta["classes"] or len(classes) != max(2, network.layers[-1])
+        ):
             wrong = wrong or "class_names"
         if found.meta["position"]["epoch"] > settings_of(found).epochs:
             wrong = wrong or "position"

@@ -16,6 +16,7 @@ from distnn.evaluate import evaluate
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.predict import predict
+from distnn.run import checkpoint
 from distnn.train import train
 
 N = 120
@@ -151,6 +152,38 @@ def test_a_resumed_run_goes_on_with_its_preparation(runs: Path, tmp_path: Path) 
     hashes = [json.loads((tmp_path / name / "summary.json").read_text())["weights_sha256"]
               for name in "rs"]  # fmt: skip
     assert hashes[0] == hashes[1]
+
+
+FORGED: tuple[Any, ...] = (None, True, -1, 2**70, 1e300, "x", "\x1b[31m", [], [[]], {}, ["a"] * 3)
+
+
+def test_a_forged_preparation_is_refused_or_harmless(
+    runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(runs / "kinds", tmp_path / "r")
+    path = checkpoint.saved(tmp_path / "r" / "checkpoints")[0]
+    found = checkpoint.read(path)
+    columns = found.meta["preparation"]["columns"]
+    places = [(k, key) for k, column in enumerate(columns) for key in column]
+    for value in FORGED:
+        forged = [found.meta | {key: value} for key in (
+            "preparation", "class_names", "target_transform", "target_names", "task", "classes",
+        )]  # fmt: skip
+        for key in ("named", "columns", "more"):
+            forged.append(found.meta | {"preparation": found.meta["preparation"] | {key: value}})
+        for k, key in places:
+            changed = [*columns[:k], columns[k] | {key: value}, *columns[k + 1 :]]
+            changed_preparation = found.meta["preparation"] | {"columns": changed}
+            forged.append(found.meta | {"preparation": changed_preparation})
+        for meta in forged:
+            checkpoint.write(path.parent, path.stem, found.tensors, meta)
+            for command, more in ((evaluate, ()), (predict, ("--output", tmp_path / "p.csv"))):
+                try:
+                    call(command, tmp_path / "r", "--data", runs / "t.csv", *more,
+                         *(["--force"] if more else []))  # fmt: skip
+                except InputError as error:
+                    assert str(error).isprintable()
+    assert all(message.isprintable() for message in caplog.messages)
 
 
 def frames() -> list[Any]:
