@@ -56,7 +56,7 @@ def training_part(table: Table, target: str | None, options: TableOptions) -> Pa
             what = f"{table.title(j)} is no feature"
             raise InputError(what, "--categorical", "name columns that are used as features")
     found = scan(table, features, [*targets, *weight], categorical, options.impute)
-    return _part(table, features, targets, weight, found, found.preparation)
+    return _part(table, features, targets, weight, found, found.preparation, False)
 
 
 def like_part(
@@ -65,22 +65,26 @@ def like_part(
     target: str | None,
     target_names: Sequence[str] | None,
     options: TableOptions,
+    told: bool = True,
 ) -> Part:
     """A table with the columns of one that was trained on.
 
     Args:
         target: as for `training_part`, where either table has no header.
         target_names: of the training set.
+        told: whether values that the training set had not are logged.
+
+    A file without the column of weights has none.
     """
     if table.names is not None and target_names is not None:
         targets = [table.column(name) for name in target_names]
-        weight = _given(table, options.weight, "--weight")
+        weight = [table.names.index(name) for name in table.names if name == options.weight]
         dropped: list[int] = []
     else:
         dropped, weight, targets = _columns(table, target, options)
     features = preparation.places(table, [*dropped, *weight, *targets])
     found = scan(table, [], [*targets, *weight])
-    return _part(table, features, targets, weight, found, preparation)
+    return _part(table, features, targets, weight, found, preparation, told)
 
 
 def feature_rows(table: Table, preparation: Preparation) -> Rows:
@@ -99,11 +103,12 @@ def _part(
     weight: list[int],
     found: Scan,
     preparation: Preparation,
+    told: bool,
 ) -> Part:
     y = _targets(table, targets, found.collected[: len(targets)])
     weights = _weights(table, weight[0], found.collected[-1]) if weight else None
     return Part(
-        x=preparation.rows(table, features, found.rows),
+        x=preparation.rows(table, features, found.rows, told),
         y=y,
         y_where=f"{table.where}, " + ", ".join(table.title(j) for j in targets),
         feature_names=tuple(preparation.features) if preparation.named else None,

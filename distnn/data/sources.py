@@ -1,8 +1,11 @@
 """Opening a data set by its path, in whichever format it is."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from distnn.data.folder import is_table, open_table
 from distnn.data.idx import idx_files, idx_pair, idx_rows
@@ -10,7 +13,7 @@ from distnn.data.npz import Npz, npy_file_rows
 from distnn.data.options import TableOptions
 from distnn.data.part import Part, feature_rows, like_part, training_part
 from distnn.data.preparation import Preparation
-from distnn.data.rows import Rows
+from distnn.data.rows import Array, Rows
 from distnn.errors import InputError
 
 DIGITS = Path(__file__).with_name("digits.npz")
@@ -157,7 +160,7 @@ def _open_parts(
         table = open_table(file, options.delimiter)
         if preparation is None:
             return training_part(table, target, options), None
-        return like_part(table, preparation, target, None, options), None
+        return like_part(table, preparation, target, None, options, told=False), None
     if options.named:
         what = f"{path} is no table, and has no columns with names"
         raise InputError(what, options.named, "leave this out")
@@ -220,14 +223,21 @@ def _npz_targets(npz: Npz, target: str | None) -> tuple[str, str]:
 
 
 def _npz_part(npz: Npz, x_name: str, y_name: str) -> Part:
-    x, y = npz.rows(x_name), npz.rows(y_name)
+    x, y = npz.rows(x_name), npz.labels(y_name)
     if len(x) != len(y):
         raise InputError(
             f"{x_name} has {len(x)} rows, {y_name} has {len(y)}",
             where=str(npz.path),
             remedy="give one target for each row",
         )
-    return Part(x, y.read(), y.where)
+    return Part(x, _readable(y.read(), y.where), y.where)
+
+
+def _readable(y: Array, where: str) -> Array:
+    """Targets; InputError where text holds what is no character, as in a damaged file."""
+    if y.dtype.kind == "U" and (np.ascontiguousarray(y).view(np.uint32) > sys.maxunicode).any():
+        raise InputError("damaged text", where, "copy or make the file again")
+    return y
 
 
 def _npz_features(npz: Npz) -> Rows:

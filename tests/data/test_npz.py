@@ -319,3 +319,16 @@ def test_damaged_files_are_refused_or_read(tmp_path_factory, data):
             assert np.isfinite(filled(rows)).all()
         except InputError:
             continue
+
+
+def test_labels_may_be_text(tmp_path):
+    labels = np.array(["b", "a", "b", "a"])
+    path = tmp_path / "text.npz"
+    np.savez(path, x_train=X[:4], y_train=labels)
+    source = open_data(str(path))
+    assert source.train.y.tolist() == labels.tolist()
+    np.savez(path, x_train=labels[:, None], y_train=labels)
+    refused(path, "x_train: type <U1 is not a number's")
+    damaged = np.array([0x61, 0x62, 0x110000, 0x61], np.uint32).view("<U1")
+    np.savez(path, x_train=X[:4], y_train=damaged)
+    refused(path, "y_train: damaged text")
