@@ -50,7 +50,8 @@ class Sample:
         """The median of those that are not NaN; 0 if there are none."""
         values = np.concatenate(self._parts)
         values = values[np.isfinite(values)]
-        return float(np.median(values)) if len(values) else 0.0
+        # halves: of two very large numbers in the middle, the sum would be infinite
+        return float(np.median(values * 0.5) * 2) if len(values) else 0.0
 
 
 @dataclass
@@ -212,8 +213,8 @@ def _column(table: Table, j: int, seen: Seen, is_chosen: bool, impute: bool) -> 
 
 def _identifier(table: Table, j: int, seen: Seen) -> InputError:
     what = (
-        f"{table.title(j)} holds {len(seen.counts)} different texts in {seen.rows} rows: none can"
-        " be learnt from"
+        f"{table.title(j)} holds {len(seen.counts)} different texts in {seen.rows} rows: too few"
+        " rows of each to learn from"
     )
     return InputError(what, table.where, f"leave it out with --drop {_name(table, j)}")
 

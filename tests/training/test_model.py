@@ -264,3 +264,27 @@ def test_ranks_share_the_work_or_work_alone() -> None:
     comm.largest(0)
     if comm.is_first:
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("name", ["wine", "breast_cancer"])
+def test_scikit_learns_data_as_a_table_with_named_classes(tmp_path: Path, name: str) -> None:
+    datasets = pytest.importorskip("sklearn.datasets", reason="pip install 'distnn[peers]'")
+    bunch = getattr(datasets, f"load_{name}")()
+    labels = bunch.target_names[bunch.target]
+    draw = np.random.default_rng(0).permutation(len(labels))
+    cut = len(labels) * 3 // 4
+    for part, rows in (("train", draw[:cut]), ("test", draw[cut:])):
+        with (tmp_path / f"{part}.csv").open("w", newline="") as file:
+            out = csv.writer(file)
+            out.writerow([*bunch.feature_names, "kind"])
+            out.writerows([*bunch.data[row].tolist(), labels[row]] for row in rows)
+    call(train, "--data", tmp_path / "train.csv", "--test-data", tmp_path / "test.csv",
+         "--run-dir", tmp_path / "r", "--epochs", 20, "--learning-rate", 0.01, *SHORT)  # fmt: skip
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["test_accuracy"] > 0.94
+    model = distnn.load(str(tmp_path / "r"), "latest")
+    test = draw[cut:]
+    assert model.classes == sorted(set(labels.tolist()))
+    accuracy = np.mean(model.predict(bunch.data[test]) == labels[test])
+    assert accuracy == summary["test_accuracy"]
+    print(f"{name}: accuracy {accuracy:.4f} on {len(test)} rows")
