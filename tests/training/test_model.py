@@ -13,7 +13,7 @@ import pytest
 import distnn
 from distnn import Adam, InputError, Network, Trainer
 from distnn.evaluate import evaluate
-from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.communicator import Communicator, alone
 from distnn.parallel.comm.mpi import MPI
 from distnn.predict import predict
 from distnn.run import checkpoint
@@ -57,7 +57,7 @@ def write(path: Path, table: dict[str, np.ndarray]) -> Path:
 
 
 def call(command: Any, *words: object, comm: Communicator | None = None) -> None:
-    command(comm or Communicator(MPI.COMM_SELF), [str(word) for word in words])
+    command(comm or alone(), [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
