@@ -14,18 +14,15 @@ from distnn.data.preparation import Preparation
 from distnn.data.rows import fill
 from distnn.data.scaling import Scaling
 from distnn.data.scan import scan
-from distnn.data.targets import check_like, is_text
+from distnn.data.targets import CLASSIFICATION, REGRESSION, check_like, is_text
 from distnn.errors import InputError
 from distnn.nn.network import Network
+from distnn.training.dataset import Dataset, digest
+from distnn.training.evaluation import are_classes
 
 Array = NDArray[Any]
 
 log = logging.getLogger(__name__)
-
-
-def are_framed(X: Any, T: Any) -> bool:
-    """Whether rows are a data frame, or targets are text or a column of one."""
-    return is_frame(X) or hasattr(T, "to_numpy") or is_text(T)
 
 
 def prepare(X: Any, drop: str | None = None, categorical: str | None = None) -> Preparation:
@@ -112,6 +109,44 @@ class Framed:
             about["feature_names"] = self.preparation.features
             tensors = {f"scaling.{key}": array for key, array in self.scaling.arrays().items()}
         return about, tensors
+
+
+def as_arrays(
+    network: Network, sets: list[Any], preparation: Preparation | None, framed: Framed | None
+) -> tuple[list[Any], Framed | None]:
+    """Data frames and text labels as arrays; what is neither stays as it is.
+
+    Args:
+        sets: (X, T) of the training set, and of others.
+        framed: of the fit before, which is used again; None: it is learnt from the training set.
+    """
+    if not any(is_frame(X) or hasattr(T, "to_numpy") or is_text(T) for X, T in sets):
+        return sets, framed
+    if framed is None:
+        framed = Framed.learn(network, sets[0][0], sets[0][1], preparation)
+    return [(framed.rows(network, X), framed.targets(T)) for X, T in sets], framed
+
+
+def recorded(
+    network: Network, train: Dataset, framed: Framed | None
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """What a checkpoint keeps of a training set that a program gave: metadata and tensors."""
+    is_classification = are_classes(network, train)
+    about: dict[str, Any] = {
+        "task": CLASSIFICATION if is_classification else REGRESSION,
+        "classes": network.layers[-1] if is_classification else 0,
+    }
+    kept = {
+        "scaling": Scaling.none(network.layers[0]),  # rows are used as they are
+        "seen": Scaling.standardise(train.X[:, 1:]),
+    }
+    tensors = {
+        f"{name}.{key}": array for name, one in kept.items() for key, array in one.arrays().items()
+    }
+    if framed is not None:
+        more, prepared = framed.about()
+        about, tensors = about | more, tensors | prepared
+    return about, tensors | {"data": digest(train)}
 
 
 def _filled(preparation: Preparation, X: Any, network: Network) -> Array:

@@ -12,8 +12,7 @@ import numpy as np
 from distnn.blas_threads import one_thread_per_rank
 from distnn.checks import LARGEST_COUNT, choice, instance, number, shown
 from distnn.config.options import TrainConfig
-from distnn.data.scaling import Scaling, Units
-from distnn.data.targets import CLASSIFICATION, REGRESSION
+from distnn.data.scaling import Units
 from distnn.errors import DistnnError, DivergenceError, InputError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
@@ -29,8 +28,9 @@ from distnn.training.consistency import (
     count_rows,
     must_agree,
 )
-from distnn.training.dataset import Dataset, digest, digests, from_arrays, shared_bytes
-from distnn.training.evaluation import Evaluation, are_classes
+from distnn.training.dataset import Dataset, digests, from_arrays, shared_bytes
+from distnn.training.evaluation import Evaluation
+from distnn.training.factory import completed
 from distnn.training.loop import Loop, Record
 from distnn.training.session import Session, check_slices, empty_slices_message, vector_bytes
 
@@ -123,7 +123,7 @@ class Trainer:
             self.on_failure = choice(on_failure, "on_failure", FAILURES)
             slices = config.slices or base.size
             check_slices(slices, base.size)
-            completed = _completed(config, self.network, self.optimizer)
+            completed = completed(config, self.network, self.optimizer)
             values = must_agree(completed, self.network, self.optimizer, self.on_failure)
         except InputError as error:
             problem = error
@@ -184,7 +184,7 @@ class Trainer:
         try:
             number(epochs, "epochs", whole=True, least=1, most=LARGEST_COUNT)
             sets += [] if test is None else [_pair(test)]
-            self.config = _completed(self.config, self.network, self.optimizer)
+            self.config = completed(self.config, self.network, self.optimizer)
             values = must_agree(self.config, self.network, self.optimizer, self.on_failure)
             values |= {"epochs": epochs, "test": test is not None, "partitioned": partitioned}
         except InputError as error:
@@ -370,47 +370,19 @@ class Trainer:
         plain = [type(a) is np.ndarray and a.dtype.kind in "biuf" for pair in sets for a in pair]
         if all(plain):
             return sets
-        from distnn.training.framed import Framed, are_framed
+        from distnn.training.framed import as_arrays
 
-        if not any(are_framed(X, T) for X, T in sets):
-            return sets
-        if self._framed is None:
-            self._framed = Framed.learn(self.network, sets[0][0], sets[0][1], preparation)
-        framed = self._framed
-        return [(framed.rows(self.network, X), framed.targets(T)) for X, T in sets]
+        sets, self._framed = as_arrays(self.network, sets, preparation, self._framed)
+        return sets
 
     def _recorded(self, train: Dataset) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Rank 0: what a checkpoint says of arrays."""
-        is_classification = are_classes(self.network, train)
-        about = {
-            "task": CLASSIFICATION if is_classification else REGRESSION,
-            "classes": self.network.layers[-1] if is_classification else 0,
-        }
-        arrays = Scaling.none(self.network.layers[0]).arrays()  # rows are used as they are
-        tensors = {f"scaling.{key}": array for key, array in arrays.items()}
-        if self._framed is not None:
-            more, prepared = self._framed.about()
-            about, tensors = about | more, tensors | prepared
-        seen = Scaling.standardise(train.X[:, 1:]).arrays()
-        tensors |= {f"seen.{key}": array for key, array in seen.items()}
-        return about, tensors | {"data": digest(train)}
+        from distnn.training.framed import recorded
+
+        return recorded(self.network, train, self._framed)
 
 
 def _pair(test: Any) -> tuple[Any, Any]:
     if isinstance(test, (tuple, list)) and len(test) == 2:
         return test[0], test[1]
     raise InputError(f"{shown(test)} is not a pair", "test", "give (rows, targets)")
-
-
-def _completed(config: TrainConfig, network: Network, optimizer: Optimizer) -> TrainConfig:
-    """The options with those that a network and an optimizer hold."""
-    made, rule = network.config(), optimizer.config()
-    values = {
-        "hidden": list(network.layers[1:-1]),
-        **{key: made[key] for key in ("activation", "output", "loss", "init", "dropout")},
-        "precision": made["dtype"],
-        "optimizer": optimizer.name,
-        **{key: rule.get(key) for key in ("learning_rate", "weight_decay", "momentum")},
-    }
-    given = frozenset(config.to_dict()) - {"data", "epochs"}  # a resumed run must have the same
-    return dataclasses.replace(config, **values, given=given)

@@ -89,13 +89,3 @@ def test_bad_tables_are_told_once(
     assert len(lines) == 1, result.stderr
     for words in expected:
         assert words in lines[0]
-
-
-def test_the_commands_are_listed() -> None:
-    listed = mpirun(0, module="distnn")
-    assert listed.code == 0
-    for name in ("train", "evaluate", "predict", "bench", "doctor"):
-        assert f"python -m distnn.{name} " in listed.stdout
-    wrong = mpirun(0, "train", module="distnn")
-    assert wrong.code == 2
-    assert "python -m distnn.train" in wrong.stderr.splitlines()[0]
