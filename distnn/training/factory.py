@@ -89,7 +89,7 @@ def build_network(config: TrainConfig, shape: Shape) -> Network:
     )
 
 
-def completed(config: TrainConfig, network: Network, optimizer: Optimizer) -> TrainConfig:
+def with_network(config: TrainConfig, network: Network, optimizer: Optimizer) -> TrainConfig:
     """The options with those that a network and an optimizer hold."""
     made, rule = network.config(), optimizer.config()
     values = {

@@ -97,7 +97,7 @@ class Framed:
         values = column_values(T) if np.ndim(T) == 1 else T
         if self.names is None:
             return values
-        numbers = check_like(values, "classification", 0, len(self.names), "T", self.names)
+        numbers = check_like(values, "classification", 0, len(self.names), "targets", self.names)
         return numbers
 
     def about(self) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -161,9 +161,9 @@ def _names(T: Any, network: Network) -> tuple[str, ...] | None:
     if not is_text(values):
         return None
     if any(value is None for value in values):
-        raise InputError("a label is missing", "T", "leave rows without a label out")
+        raise InputError("a label is missing", "targets", "leave rows without a label out")
     names = tuple(sorted({canonical(value) or "" for value in values.tolist()}))
     if len(names) != max(2, network.layers[-1]):
         what = f"holds {len(names)} classes, the network has {network.layers[-1]} outputs"
-        raise InputError(what, "T", f"build it with {len(names)} outputs")
+        raise InputError(what, "targets", f"build it with {len(names)} outputs")
     return names

@@ -30,7 +30,7 @@ from distnn.training.consistency import (
 )
 from distnn.training.dataset import Dataset, digests, from_arrays, shared_bytes
 from distnn.training.evaluation import Evaluation
-from distnn.training.factory import completed
+from distnn.training.factory import with_network
 from distnn.training.loop import Loop, Record
 from distnn.training.session import Session, check_slices, empty_slices_message, vector_bytes
 
@@ -123,7 +123,7 @@ class Trainer:
             self.on_failure = choice(on_failure, "on_failure", FAILURES)
             slices = config.slices or base.size
             check_slices(slices, base.size)
-            completed = completed(config, self.network, self.optimizer)
+            completed = with_network(config, self.network, self.optimizer)
             values = must_agree(completed, self.network, self.optimizer, self.on_failure)
         except InputError as error:
             problem = error
@@ -184,7 +184,7 @@ class Trainer:
         try:
             number(epochs, "epochs", whole=True, least=1, most=LARGEST_COUNT)
             sets += [] if test is None else [_pair(test)]
-            self.config = completed(self.config, self.network, self.optimizer)
+            self.config = with_network(self.config, self.network, self.optimizer)
             values = must_agree(self.config, self.network, self.optimizer, self.on_failure)
             values |= {"epochs": epochs, "test": test is not None, "partitioned": partitioned}
         except InputError as error:
@@ -196,15 +196,10 @@ class Trainer:
             if not partitioned:
                 check_rows(self.comm, count_rows(X))
                 sets = self.comm.on_first(lambda: self._as_arrays(sets, preparation)) or sets
-                X, T = sets[0]
             comm = self.comm.with_memory(self._needed(sets, partitioned))
             memory = SharedMemory(comm)
             with one_thread_per_rank(), closing(memory):
-                train = from_arrays(comm, memory, self.network, X, T, partitioned)
-                tests = [from_arrays(comm, memory, self.network, *pair) for pair in sets[1:]]
-                data = TrainingData(
-                    train, tests[0] if tests else None, None, lambda: self._recorded(train)
-                )
+                data = self._data(memory, sets, partitioned)
                 try:
                     comm.on_first(lambda: self._open_files(epochs))
                     records, _ = self.run(comm, data, epochs, self._files)
@@ -364,6 +359,14 @@ class Trainer:
         about = {**about, "data": digests(training=data.train, test=data.test)}
         config = dataclasses.replace(self.config, epochs=until)
         files.begin(config, session, len(data.train), about, tensors)
+
+    def _data(self, memory: SharedMemory, sets: list[Any], partitioned: bool) -> TrainingData:
+        """The training set, and the test set if there is one, as arrays of a node. Collective."""
+        train, *tests = [
+            from_arrays(memory.comm, memory, self.network, X, T, partitioned and k == 0)
+            for k, (X, T) in enumerate(sets)
+        ]
+        return TrainingData(train, tests[0] if tests else None, None, lambda: self._recorded(train))
 
     def _as_arrays(self, sets: list[Any], preparation: "Preparation | None") -> list[Any]:
         """Rank 0: (X, T) with data frames and text labels as arrays; others stay as they are."""

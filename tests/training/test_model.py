@@ -216,7 +216,7 @@ def test_a_trainer_takes_data_frames_and_text(tmp_path: Path) -> None:
                 InputError, match=r"X: gives 5 features, the network takes 4; build"
             ):
                 Trainer(Network([4, 2]), slices=4).fit(frame, labels, 1)
-            with pytest.raises(InputError, match="T: holds 2 classes, the network has 3 outputs"):
+            with pytest.raises(InputError, match="targets: holds 2 classes, the network has 3"):
                 Trainer(Network([5, 3]), slices=4).fit(frame, labels, 1)
     assert all(one == predicted[0] for one in predicted)
     assert len(set(losses)) == 1
