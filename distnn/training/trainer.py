@@ -160,9 +160,8 @@ class Trainer:
 
         Args:
             X: rows (n, n_0); T: targets as `Network.targets` takes them. The same on every rank,
-                or, with `partitioned`, each rank its own rows. Not partitioned, X may be a data
-                frame (pandas, polars, pyarrow), whose columns are prepared as those of a file, and
-                T may be text; the run keeps both, so that `distnn.load` takes raw rows.
+                or, with `partitioned`, each rank its own rows; without it, X may be a data frame,
+                which is prepared as a file is, and T text: `distnn.load` then takes raw rows.
             epochs: passes over the rows; with `resume`, less what the run has of them already.
             test: (X, T) to measure the network on after each epoch, the same on every rank.
             preparation: of a data frame, from `distnn.prepare`; None: it is learnt from X.
