@@ -24,7 +24,7 @@ def bench(comm: "Communicator", argv: Sequence[str]) -> None:
 
     options = comm.broadcast(on_first(comm, _parse, argv))
     config = BenchConfig.from_dict(options)
-    agree_on_blas(comm, config.blas)
+    agree_on_blas(comm, config.blas, config.precision)
     figures: list[Mapping[str, Any]] = []
     if config.json:  # now, so that minutes of measuring do not end with a path that will not do
         comm.on_first(lambda: _write(str(config.json), {"settings": options}))

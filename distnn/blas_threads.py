@@ -24,4 +24,4 @@ def one_thread_per_rank() -> AbstractContextManager[object]:
         return nullcontext()
     from threadpoolctl import threadpool_limits
 
-    return threadpool_limits(1, user_api="blas")
+    return threadpool_limits(1)  # of every BLAS, and of OpenMP, which oneDNN runs its loops with

@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import socket
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,6 @@ from distnn.diagnostics.advice import Link, Rank, advice
 if TYPE_CHECKING:
     from distnn.parallel.comm.communicator import Communicator
 
-SIZE = 768  # of the square matrices of the product
-PRODUCT_SECONDS = 0.4
 SMALL, LARGE = 1, 1 << 22  # bytes of a message
 ROUNDS = {SMALL: 200, LARGE: 4}
 LINKS = 8  # nodes that are measured, of all
@@ -38,7 +35,8 @@ def doctor(comm: "Communicator", argv: Sequence[str]) -> None:
     between = {node: measure_link(comm, 0, leaders[node]) for node in _sample(comm.nodes)}
     if texts is not None:  # rank 0
         ranks = [Rank(**json.loads(text)) for text in texts]
-        print("\n".join(report(mpi_library(), ranks, inside, between)))
+        found = [*kernels(), *advice(ranks, inside, between)]
+        print("\n".join(report(mpi_library(), ranks, inside, between, found)))
 
 
 def _parse(argv: Sequence[str]) -> None:
@@ -49,6 +47,7 @@ def _parse(argv: Sequence[str]) -> None:
 
 def examine(comm: "Communicator") -> Rank:
     """Facts about this rank, and its speed while all others compute, too. Collective."""
+    from distnn.diagnostics.product_speed import product_speed
     from distnn.parallel.comm.affinity import own_cores
     from distnn.parallel.comm.communicator import shared_memory_room
     from distnn.run.fingerprint import fingerprint
@@ -63,22 +62,23 @@ def examine(comm: "Communicator") -> Rank:
         blas=f"{facts['blas']} {facts['blas_version']} {facts['blas_kernel']}",
         blas_threads=facts["blas_threads"] or 1,
         shared_memory=shared_memory_room(),
-        product=product_speed(PRODUCT_SECONDS),
+        product=product_speed(),
     )
 
 
-def product_speed(seconds: float) -> float:
-    """GFLOP/s of float32 matrix products on this rank, the best of those that fit in the time."""
-    import numpy as np
+def kernels() -> list[str]:
+    """What the environment does to OpenBLAS, and what it costs: measured in two processes."""
+    from distnn.diagnostics.product_speed import speed_in, without
+    from distnn.run.fingerprint import fingerprint
+    from distnn.run.kernels import VARIABLES, kernels_message
 
-    X = np.ones((SIZE, SIZE), np.float32)
-    out = np.empty_like(X)
-    best, end = np.inf, time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        np.matmul(X, X, out)
-        best = min(best, time.perf_counter() - start)
-    return float(2 * SIZE**3 / best / 1e9)
+    found = kernels_message(fingerprint())
+    if not found:
+        return []
+    speeds = speed_in(os.environ), speed_in(without(*VARIABLES))
+    if None in speeds:
+        return [found]
+    return ["{}; measured: {:.0f} GFLOP/s as it is, {:.0f} then".format(found, *speeds)]
 
 
 def measure_link(comm: "Communicator", first: int, second: int) -> Link:
@@ -90,9 +90,13 @@ def measure_link(comm: "Communicator", first: int, second: int) -> Link:
 
 
 def report(
-    library: str, ranks: Sequence[Rank], inside: Link | None, between: dict[int, Link]
+    library: str,
+    ranks: Sequence[Rank],
+    inside: Link | None,
+    between: dict[int, Link],
+    found: Sequence[str],
 ) -> list[str]:
-    """The lines to print."""
+    """The lines to print; last what was found that can be changed."""
     nodes = sorted({rank.node for rank in ranks})
     lines = [
         f"{len(ranks)} ranks on {len(nodes)} nodes; Python {platform.python_version()}",
@@ -114,7 +118,6 @@ def report(
     if inside is not None:
         lines.append(f"inside a node: {_link_line(inside)}")
     lines += [f"node 0 to node {node}: {_link_line(link)}" for node, link in between.items()]
-    found = advice(ranks, inside, between)
     return [*lines, "", *(f"- {line}" for line in found or ["nothing to change was found"])]
 
 

@@ -35,10 +35,11 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
     from distnn.errors import StopRequested
     from distnn.parallel.comm.shared_memory import SharedMemory
     from distnn.training.consistency import mixed_ranks_message
+    from distnn.training.dataset import TrainingData
     from distnn.training.factory import build_network, build_optimizer
     from distnn.training.loading import Shape, load
     from distnn.training.session import vector_bytes
-    from distnn.training.trainer import Trainer, TrainingData
+    from distnn.training.trainer import Trainer
 
     try:
         shared = comm.broadcast(shared)
@@ -89,7 +90,7 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
     from distnn.training.factory import resolve, table_options
     from distnn.training.loading import Loader
     from distnn.training.run_files import RunFiles
-    from distnn.training.session import check_slices
+    from distnn.training.slices import check_slices, chosen_slices, from_ranks_message
 
     config = parse_train(argv)
     run_dir = config.run_dir or os.environ.get(RUN_DIR)
@@ -98,8 +99,11 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
         log.warning("--resume without --run-dir: a new run begins in %s", files.directory)
     try:
         config = files.open(config)
-        config = dataclasses.replace(config, slices=config.slices or ranks)
-        check_slices(config.slices or ranks, ranks, recorded=files.is_resumed)
+        if message := from_ranks_message(config.slices, config.batch_size, ranks):
+            log.warning("%s", message)
+        slices = chosen_slices(config.slices, config.batch_size, ranks)
+        check_slices(slices, ranks, recorded=files.is_resumed)
+        config = dataclasses.replace(config, slices=slices)
         options, preparation = table_options(config), files.preparation()
         source = open_data(config.data, config.test_data, config.target, options, preparation)
         loader = Loader.open(

@@ -20,6 +20,7 @@ from typing import Any
 from distnn.config.command_line import parse_train
 from distnn.config.toml_file import to_toml
 from distnn.errors import InputError
+from distnn.training.slices import chosen_slices
 
 MORE_RANKS_THAN_CORES = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}  # Open MPI's
 HEADING = f"{'seconds':>8} {'samples/s':>10}  {'sha256 of the weights':64}  ranks"
@@ -39,7 +40,8 @@ def main() -> int:
     except InputError as error:
         print(f"launch/invariance: {error}", file=sys.stderr)
         return 2
-    settings = dataclasses.replace(settings, slices=settings.slices or max(counts))
+    slices = chosen_slices(settings.slices, settings.batch_size, max(counts))
+    settings = dataclasses.replace(settings, slices=slices)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = folder / "config.toml"

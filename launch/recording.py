@@ -17,7 +17,7 @@ from pathlib import Path
 
 from invariance import MORE_RANKS_THAN_CORES
 
-TRAIN = "mpirun -n {} python -m distnn.train --slices 8"
+TRAIN = "mpirun -n {} python -m distnn.train"
 KILLED_IN = 12  # the epoch after which the run is killed
 PLAYED_IN = 8.0  # seconds of the animation, in which all pauses keep their proportion
 PROMPT = "$ "

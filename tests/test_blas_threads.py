@@ -7,6 +7,8 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from distnn.blas_threads import VARIABLES, asked_for, default_to_one, one_thread_per_rank
+from distnn.errors import InputError
+from distnn.nn import onednn
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +47,21 @@ def test_the_context_leaves_a_choice_alone(monkeypatch: pytest.MonkeyPatch) -> N
     before = blas_threads()
     with one_thread_per_rank():
         assert blas_threads() == before
+
+
+def test_openmp_runs_one_thread_as_well() -> None:
+    """oneDNN divides its products among as many threads as OpenMP has."""
+    try:
+        onednn.shared()
+    except InputError as error:
+        pytest.skip(str(error))
+
+    def threads() -> list[int]:
+        found = [one for one in threadpool_info() if one["user_api"] == "openmp"]
+        return [one["num_threads"] for one in found]
+
+    before = threads()
+    assert before
+    with one_thread_per_rank():
+        assert set(threads()) == {1}
+    assert threads() == before

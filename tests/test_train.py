@@ -181,7 +181,7 @@ def test_a_job_script_gives_a_default_run_directory(
 def test_what_all_ranks_receive(run: Run) -> None:
     content, _, files = open_run(["--data", str(run.data), "--run-dir", str(run.folder)], ranks=3)
     shared = json.loads(json.dumps(content))
-    assert shared["config"]["slices"] == 3
+    assert shared["config"]["slices"] == 8
     assert (shared["config"]["output"], shared["config"]["loss"]) == ("softmax", "cross-entropy")
     assert (shared["shape"]["features"], shared["shape"]["outputs"]) == (3, 2)
     assert files.position == Position()

@@ -14,6 +14,9 @@ from distnn.errors import InputError
 OnResume = Literal["fixed", "free", "grows", "unrecorded"]
 
 
+AUTO = "auto"
+
+
 class Option(NamedTuple):
     """One row of the table.
 
@@ -24,6 +27,7 @@ class Option(NamedTuple):
         least, most, above, below: bounds, as `checks.number` takes them.
         choices: the names allowed.
         pattern: a regular expression that the text must match; `expects` describes it.
+        auto: the word "auto" stands for None.
         positional: it is given without a flag, as ``RUN_DIR``.
         is_path: of a file, which is recorded in full.
         on_resume: see `OnResume`.
@@ -43,6 +47,7 @@ class Option(NamedTuple):
     choices: tuple[str, ...] = ()
     pattern: str = ""
     expects: str = ""
+    auto: bool = False
     positional: bool = False
     is_path: bool = False
     on_resume: OnResume = "fixed"
@@ -67,10 +72,12 @@ class Option(NamedTuple):
             return ""
         if high is None:
             return str(low) if self.least is None else f"at least {low}"
-        return f"{low} to {high}"
+        return f"{'auto, ' if self.auto else ''}{low} to {high}"
 
     def checked(self, value: Any, where: str) -> Any:
         """`value` as the option's type; an InputError names `where`, value and expectation."""
+        if self.auto and isinstance(value, str) and value == AUTO:
+            return None
         if value is None and self.optional:
             return None
         if self.choices:
@@ -101,6 +108,8 @@ class Option(NamedTuple):
             return not words[0].startswith("--no-")
         if self.type is str:
             return self.checked(words[0], self.flag)
+        if self.auto and words == [AUTO]:
+            return None
         whole = self.type is not float
         if self.type == list[int] and len(words) == 1 and re.fullmatch(r"\d+(,\d+)+", words[0]):
             remedy = f"write {self.flag} {words[0].replace(',', ' ')}"

@@ -24,12 +24,12 @@ LOSSES = (
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 SCHEDULES = ("constant", "step", "linear", "cosine")
 INITIALIZERS = ("glorot", "he", "lecun", "normal")
-PRECISIONS = ("float32", "float64")
+PRECISIONS = ("float32", "float64", "bfloat16")
 TASKS = ("classification", "regression")
 DELIMITERS = ("comma", "semicolon", "tab", "bar", "space")
 REDUCTIONS = ("ordered", "mpi")
 UPDATES = ("auto", "rank0", "sharded")
-BLAS = ("auto", "numpy", "mkl")
+BLAS = ("auto", "numpy", "onednn", "mkl")
 PROGRESS = ("auto", "bar", "lines", "off")
 NO_PATHS = ("digits", "arrays")  # bundled; in memory, of a trainer
 MOST_SLICES = 2**20
@@ -116,7 +116,10 @@ class TrainConfig(_Options):
     dropout: float = option(
         0.0, "network", "Share of hidden units dropped in training", least=0, below=1
     )
-    precision: str = option("float32", "network", "Floating-point numbers", choices=PRECISIONS)
+    precision: str = option(
+        "float32", "network", "Floating-point numbers; bfloat16: of the factors of matrix "
+        "products, all else float32", choices=PRECISIONS,
+    )  # fmt: skip
     optimizer: str = option("adam", "optimization", "Rule of update", choices=OPTIMIZERS)
     learning_rate: float | None = option(
         None, "optimization", "Learning rate; by default the optimizer's own", above=0
@@ -151,8 +154,9 @@ class TrainConfig(_Options):
         trainer=True,
     )  # fmt: skip
     slices: int | None = option(
-        None, "parallel", "Parts a batch is cut into; by default the number of ranks", least=1,
-        most=MOST_SLICES, trainer=True,
+        None, "parallel", "Parts a batch is cut into; auto, the default: 8 (no more than it has "
+        "items), or the number of ranks where that is more", least=1, most=MOST_SLICES, auto=True,
+        trainer=True,
     )  # fmt: skip
     reduce: str = option(
         "ordered", "parallel", "Sum of gradients: same bits on any number of ranks, or MPI's own",
@@ -164,7 +168,7 @@ class TrainConfig(_Options):
         trainer=True,
     )  # fmt: skip
     blas: str = option(  # another one may change bits, as another machine may: it is reported
-        "auto", "parallel", "Matrix products: auto takes MKL on Intel's processors, if installed",
+        "auto", "parallel", "What makes matrix products; auto: the quickest that is installed",
         choices=BLAS, on_resume="free", trainer=True,
     )  # fmt: skip
     stall_timeout: float = option(
@@ -279,8 +283,8 @@ class BenchConfig(_Options):
     precision: str = option("float32", "network", "Floating-point numbers", choices=PRECISIONS)
     optimizer: str = option("sgd", "optimization", "Rule of update", choices=OPTIMIZERS)
     slices: int | None = option(
-        None, "parallel", "Parts a batch is cut into; by default the number of ranks", least=1,
-        most=MOST_SLICES,
+        None, "parallel", "Parts a batch is cut into; auto, the default: as in training",
+        least=1, most=MOST_SLICES, auto=True,
     )  # fmt: skip
     reduce: str = option("ordered", "parallel", "How gradients are added up", choices=REDUCTIONS)
     update: str = option("auto", "parallel", "Who updates the weights", choices=UPDATES)
@@ -302,8 +306,8 @@ def merge_resumed(recorded: TrainConfig, given: TrainConfig) -> TrainConfig:
         old, new = getattr(recorded, name), getattr(given, name)
         if one.on_resume == "unrecorded":
             changes[name] = new
-        elif name not in given.given or new in (old, "auto"):  # auto: what the run chose
-            continue
+        elif name not in given.given or new in (old, "auto") or (one.auto and new is None):
+            continue  # auto: what the run chose
         elif one.on_resume == "fixed" or (one.on_resume == "grows" and new < old):
             raise InputError(
                 f"{new} was given, but the run was started with {old}",

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from distnn.nn import products
 from distnn.nn.network import Network
@@ -19,26 +18,39 @@ QUICK = 200e-6  # seconds that one reading of the clock should cover at least
 ENOUGH = 0.05  # seconds after which the best time is taken for the best there is
 
 
-def shapes(network: Network, rows: int) -> list[tuple[int, int, int]]:
-    """(m, k, n) of all products of one pass over `rows` items, forward and backward."""
+Way = tuple[int, tuple[int, int, int]]
+"""So many products (m, k) @ (k, n)."""
+
+
+def products_of_pass(network: Network, rows: int, slices: int = 1) -> list[list[Way]]:
+    """All products of one pass over slices of `rows` items, each with the ways to make it.
+
+    Where all slices have one right factor, their rows may go together.
+    """
     found = []
     for l, (n_in, n_out) in enumerate(network.shapes, 1):
-        found.append((rows, n_in, n_out))  # Z = A @ W
-        found.append((n_in, rows, n_out))  # dW = A.T @ D
+        found.append(_ways(rows, n_in, n_out, slices))  # Z = A @ W
+        found.append([(slices, (n_in, rows, n_out))])  # dW = A.T @ D
         if l > 1:
-            found.append((rows, n_out, n_in - 1))  # D = D @ W[1:].T
+            found.append(_ways(rows, n_out, n_in - 1, slices))  # D = D @ W[1:].T
     return found
 
 
-def product_seconds(m: int, k: int, n: int, dtype: DTypeLike) -> float:
-    """The best time of a product of these sizes."""
+def _ways(rows: int, k: int, n: int, slices: int) -> list[Way]:
+    one_by_one, together = (slices, (rows, k, n)), (1, (slices * rows, k, n))
+    return [one_by_one] if slices == 1 else [one_by_one, together]
+
+
+def product_seconds(m: int, k: int, n: int, network: Network) -> float:
+    """The best time of a product of these sizes in the network's precision."""
     rng = np.random.default_rng(0)
-    X, Y = rng.random((m, k)).astype(dtype), rng.random((k, n)).astype(dtype)
-    out = np.empty((m, n), dtype)
+    ways = products.arithmetic(network.precision)
+    X, Y = (ways.factor(rng.random(size).astype(network.dtype)) for size in ((m, k), (k, n)))
+    out = np.empty((m, n), network.dtype)
     times = []
     for left in (X, np.asfortranarray(X)):
         for right in (Y, np.asfortranarray(Y)):
-            times.append(best(partial(products.product, left, right, out)))
+            times.append(best(partial(ways.product, left, right, out)))
     return min(times)
 
 

@@ -33,15 +33,15 @@ class StepProfile:
         self.seconds[self._phase] += now - self._since
         self._phase, self._since = phase, now
 
-    def timed(self, product: Product) -> Product:
-        """The matrix product as a phase of its own; the passes are elementwise after it."""
+    def timed(self, function: Product, phase: str) -> Product:
+        """A function of the passes as a phase of its own; they are elementwise after it."""
 
-        def timed_product(X: Array, Y: Array, out: Array) -> None:
-            self.enter("product")
-            product(X, Y, out)
+        def timed_function(X: Array, Y: Array, out: Array) -> None:
+            self.enter(phase)
+            function(X, Y, out)
             self.enter("elementwise")
 
-        return timed_product
+        return timed_function
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.training.dataset import Dataset, from_arrays
 from distnn.training.factory import build_optimizer
-from distnn.training.session import Session, check_slices
+from distnn.training.session import Session
+from distnn.training.slices import check_slices, chosen_slices
 
 ROUNDS = 5  # each: some steps as they are, then some steps taken apart
 ITEMS = 4096  # at least; enough that rows do not come from a core's own cache
@@ -45,7 +46,7 @@ class Bench:
     def __init__(self, comm: Communicator, case: Case, config: BenchConfig) -> None:
         self.comm, self.case, self.config = comm, case, config
         self.network = Network(case.layers, activation=case.activation, dtype=config.precision)
-        slices = config.slices or comm.size
+        slices = chosen_slices(config.slices, case.batch, comm.size)
         check_slices(slices, comm.size)
         self.session = Session(
             comm,
@@ -80,18 +81,21 @@ class Bench:
 
     def limit(self) -> float:
         """Seconds that a step needs at least, see `limit`."""
-        network, comm, config = self.network, self.comm, self.config
-        slices = config.slices or comm.size
+        network, comm = self.network, self.comm
+        slices = self.session.slices
         rows, own = -(-self.case.batch // slices), -(-slices // comm.size)
-        sizes = roofline.shapes(network, rows)
+        needed = roofline.products_of_pass(network, rows, own)
         vectors = 1 + len(self.session.optimizer.state)
         touched = roofline.bytes_of_update(network, vectors, slices)
         at_once, seconds = min(comm.node_size, cores(comm)), 0.0
         comm.largest(0)  # all begin together
         if comm.node_rank < at_once:  # the others rest: what shares a core is not at its best
-            products = sum(roofline.product_seconds(*one, network.dtype) for one in sizes)
+            products = sum(
+                min(count * roofline.product_seconds(*one, network) for count, one in ways)
+                for ways in needed
+            )
             copies = roofline.copy_seconds(touched // comm.size)
-            seconds = comm.node_size / at_once * (own * products + copies)
+            seconds = comm.node_size / at_once * (products + copies)
         return float(self.of_all([seconds]).max())
 
     def close(self) -> None:
@@ -129,7 +133,7 @@ def measure(comm: Communicator, case: Case, config: BenchConfig) -> dict[str, An
         **asdict(case),
         "ranks": comm.size,
         "nodes": comm.nodes,
-        "slices": config.slices or comm.size,
+        "slices": bench.session.slices,
         "seconds": seconds,
         "samples_per_second": case.batch / seconds,
         "parts": dict(zip(PHASES, shares.mean(axis=0).tolist(), strict=True)),

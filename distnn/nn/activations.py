@@ -4,8 +4,9 @@ An activation is a pair: ``value`` computes A = h(Z), ``times_derivative`` compu
 The derivative is taken from the output A wherever h' can be written in A (documents 002 and 003:
 tanh' = 1 - A*A; document 000: sigmoid' = A * (1 - A)), so that Z need not be kept.
 
-All arrays are of one shape (b, n); nothing is allocated. Where a constant is combined with every
-element, it stands in an array: numpy's maximum and minimum are three times slower with a scalar.
+All arrays are of one shape, (b, n) or (k, b, n); nothing is allocated. Where a constant is combined
+with every element, it stands in an array: numpy's maximum and minimum are three times slower with a
+scalar.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ LEAK = 0.01  # slope of leaky-relu left of 0 (Maas, Hannun, Ng 2013)
 
 
 class Space(NamedTuple):
-    """Working space (b, n): ``scratch`` and ``mask`` to write to, ``zeros`` to read only."""
+    """Working space (b, n) or (k, b, n): ``scratch``, ``mask`` to write to, ``zeros`` to read."""
 
     scratch: Array
     mask: NDArray[np.bool_]
@@ -200,9 +201,9 @@ def times_gelu_derivative(D: Array, A: Array, Z: Array, space: Space) -> None:
     np.add(D, Z, D)
 
 
-def make_space(b: int, n: int, dtype: DTypeLike) -> Space:
-    """Working space for arrays (b, n)."""
-    return Space(aligned((b, n), dtype), np.empty((b, n), np.bool_), aligned((b, n), dtype))
+def make_space(shape: tuple[int, ...], dtype: DTypeLike) -> Space:
+    """Working space for arrays of this shape."""
+    return Space(aligned(shape, dtype), np.empty(shape, np.bool_), aligned(shape, dtype))
 
 
 ACTIVATIONS: dict[str, Activation] = {

@@ -1,5 +1,7 @@
 """Inverted dropout on hidden layers (Srivastava et al. 2014, section 10: scaled in training)."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from distnn.nn.layout import Array
@@ -16,8 +18,10 @@ class Dropout:
         self.rate = rate
         self._stream = Stream(seed, DROPOUT)
 
-    def draw(self, step: int, slice_: int, layer: int, M: Array) -> None:
-        """Write the mask of a hidden layer into M (b, n)."""
-        self._stream.at(step, slice_, layer).random(dtype=M.dtype.type, out=M)
+    def draw(self, step: int, slices: int | Iterable[int], layer: int, M: Array) -> None:
+        """Write the mask of a hidden layer into M (b, n), or those of a stack into M (k, b, n)."""
+        of_slices = [(slices, M)] if isinstance(slices, int) else zip(slices, M, strict=True)
+        for number, mask in of_slices:
+            self._stream.at(step, number, layer).random(dtype=M.dtype.type, out=mask)
         np.greater_equal(M, self.rate, M)
         np.multiply(M, 1 / (1 - self.rate), M)

@@ -27,11 +27,14 @@ def total_size(shapes: Shapes) -> int:
 
 
 def matrices(vector: Array, shapes: Shapes) -> list[Array]:
-    """The flat vector as one matrix per layer: views, in layer order, C layout."""
+    """The flat vector as one matrix per layer: views, in layer order, C layout.
+
+    Of several vectors (k, size): one stack of matrices (k, rows, columns) per layer.
+    """
     views, start = [], 0
     for rows, columns in shapes:
         stop = start + rows * columns
-        views.append(vector[start:stop].reshape(rows, columns))
+        views.append(vector[..., start:stop].reshape(*vector.shape[:-1], rows, columns))
         start = stop
     return views
 

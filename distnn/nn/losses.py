@@ -1,16 +1,20 @@
 """Losses E(A, T) of the outputs A against the targets T, and dE/dA.
 
 An item's loss is the sum over its outputs (documents 002 and 004: ||a - y||^2), the loss of a
-slice the sum over its items, added up in float64. All arrays are of one shape (b, n_out).
+slice the sum over its items, added up in float64. All arrays are of one shape: (b, n_out) of a
+slice, or (k, b, n_out) of a stack of slices, whose loss is k numbers.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distnn.nn.layout import Array
 
+Total = float | NDArray[np.float64]
+"""Of a slice; (k,) of a stack."""
 Pair = tuple[Array, Array]  # working space: two arrays shaped as A
 
 HUBER_DELTA = 1.0  # where huber turns from a parabola into a line (Huber 1964)
@@ -23,23 +27,25 @@ class Loss(NamedTuple):
     softmax, and for binary cross-entropy, which stands behind a sigmoid.
 
     Attributes:
-        value: ``value(A, T, scratch)`` -> float, the sum over the slice.
+        value: ``value(A, T, scratch)``, the sum over the slice.
         gradient: ``gradient(A, T, D)`` writes dE/dA into D.
         lowest, highest: the range of targets the loss is made for.
     """
 
-    value: Callable[[Array, Array, Pair], float]
+    value: Callable[[Array, Array, Pair], Total]
     gradient: Callable[[Array, Array, Array], None]
     lowest: float = -np.inf
     highest: float = np.inf
 
 
-def total(rows: Array) -> float:
-    """Sum of all elements, added up in float64."""
+def total(rows: Array) -> Total:
+    """Sum of all elements of each slice, added up in float64."""
+    if rows.ndim > 2:  # not in one call: numpy might add in another order
+        return np.array([total(one) for one in rows])
     return float(np.add.reduce(rows, None, np.float64))
 
 
-def squared_error(A: Array, T: Array, scratch: Pair) -> float:
+def squared_error(A: Array, T: Array, scratch: Pair) -> Total:
     """Sum of (a - y)^2 (documents 002 and 004)."""
     r = scratch[0]
     np.subtract(A, T, r)
@@ -53,7 +59,7 @@ def squared_error_gradient(A: Array, T: Array, D: Array) -> None:
     np.add(D, D, D)
 
 
-def half_squared_error(A: Array, T: Array, scratch: Pair) -> float:
+def half_squared_error(A: Array, T: Array, scratch: Pair) -> Total:
     """Sum of (t - psi)^2 / 2 (document 000, section 1.1)."""
     return 0.5 * squared_error(A, T, scratch)
 
@@ -67,7 +73,7 @@ def half_squared_error_gradient(A: Array, T: Array, D: Array) -> None:
     np.subtract(A, T, D)
 
 
-def mean_absolute_error(A: Array, T: Array, scratch: Pair) -> float:
+def mean_absolute_error(A: Array, T: Array, scratch: Pair) -> Total:
     """Sum of |a - y|; the mean is the one over the batch, as for every loss."""
     r = scratch[0]
     np.subtract(A, T, r)
@@ -81,7 +87,7 @@ def mean_absolute_error_gradient(A: Array, T: Array, D: Array) -> None:
     np.sign(D, D)
 
 
-def huber(A: Array, T: Array, scratch: Pair) -> float:
+def huber(A: Array, T: Array, scratch: Pair) -> Total:
     """Sum of r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2); r = a - y (Huber 1964).
 
     With c = min(|r|, delta) both are c |r| - c^2 / 2.
@@ -101,7 +107,7 @@ def huber_gradient(A: Array, T: Array, D: Array) -> None:
     np.clip(D, -HUBER_DELTA, HUBER_DELTA, out=D)
 
 
-def cross_entropy(A: Array, T: Array, scratch: Pair) -> float:
+def cross_entropy(A: Array, T: Array, scratch: Pair) -> Total:
     """Sum of -y ln a (document 003, eq. 2)."""
     r = scratch[0]
     np.log(A, r)
@@ -115,7 +121,7 @@ def cross_entropy_gradient(A: Array, T: Array, D: Array) -> None:
     np.negative(D, D)
 
 
-def binary_cross_entropy(A: Array, T: Array, scratch: Pair) -> float:
+def binary_cross_entropy(A: Array, T: Array, scratch: Pair) -> Total:
     """Sum of -y ln a - (1 - y) ln(1 - a)."""
     hit, miss = scratch
     np.log(A, hit)

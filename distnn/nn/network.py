@@ -14,11 +14,12 @@ from distnn.nn.initializers import INITIALIZERS
 from distnn.nn.layout import Array, aligned, matrices, total_size, weight_shapes
 from distnn.nn.losses import LOSSES
 from distnn.nn.outputs import check_pair
+from distnn.nn.products import BFLOAT16
 from distnn.nn.rng import WEIGHTS, Stream
 
 ROWS_AT_ONCE = 1024  # forward() goes through its rows in slices of this many
 
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "bfloat16")
 MOST_BYTES = 2**62  # of the weights; beyond, sizes overflow
 WIDTHS_REMEDY = f"give 2 to {MOST_LAYERS + 2} widths, input first: [64, 32, 10]"
 
@@ -31,7 +32,8 @@ class Network:
         activation: of the hidden layers; a name of ``ACTIVATIONS``.
         output: activation of the last layer; a name of ``OUTPUTS``.
         loss: a name of ``LOSSES``.
-        dtype: "float32" or "float64".
+        dtype: "float32", "float64" or "bfloat16". With bfloat16, the factors of every matrix
+            product are rounded to it; sums, weights and everything else are float32.
         seed: of the initial weights and of dropout; 0 <= seed < 2**63.
         init: a name of ``INITIALIZERS``; None: by the activation of each layer.
         dropout: probability to drop a hidden unit in training, in [0, 1).
@@ -56,7 +58,8 @@ class Network:
         self.activation = choice(activation, "activation", ACTIVATIONS)
         self.init = None if init is None else choice(init, "init", INITIALIZERS)
         self.output, self.loss = output, loss
-        self.dtype = _checked_dtype(dtype)
+        self.precision = _checked_dtype(dtype)
+        self.dtype = np.dtype(np.float32 if self.precision == BFLOAT16 else self.precision)
         self.seed = number(seed, "seed", whole=True, least=0, most=LARGEST_SEED)
         self.dropout = number(dropout, "dropout", least=0, below=1)
         self.shapes = weight_shapes(self.layers)
@@ -78,7 +81,7 @@ class Network:
             "activation": self.activation,
             "output": self.output,
             "loss": self.loss,
-            "dtype": self.dtype.name,
+            "dtype": self.precision,
             "seed": self.seed,
             "init": self.init,
             "dropout": self.dropout,
@@ -262,7 +265,7 @@ class Network:
         A0[:, 1:] = X
         gradients = self.views(aligned((self.size,), self.dtype))
         with np.errstate(over="ignore", under="ignore"):
-            loss = run.forward(A0, T)
+            loss = float(run.forward(A0, T))
             run.backward(gradients, 1 / len(X))
         return loss / len(X), gradients
 
@@ -305,9 +308,9 @@ def _checked_widths(layers: Sequence[int]) -> tuple[int, ...]:
     return widths
 
 
-def _checked_dtype(dtype: object) -> "np.dtype[Any]":
+def _checked_dtype(dtype: object) -> str:
     try:
         name = np.dtype(dtype).name  # type: ignore[call-overload]
     except TypeError:
         name = dtype
-    return np.dtype(choice(name, "dtype", DTYPES))
+    return choice(name, "dtype", DTYPES)

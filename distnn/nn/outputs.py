@@ -1,7 +1,8 @@
 """The last layer: output activation and loss together, from the net input Z to D = dE/dZ.
 
 Together, because some pairs have a short and stable form that neither has alone. An ``Output``
-holds the buffers of one slice of b rows; nothing is allocated per step.
+holds the buffers of one slice of b rows, or of a stack of k slices: then all arrays have an axis
+more in front, and a loss is k numbers. Nothing is allocated per step.
 """
 
 from typing import Protocol
@@ -13,7 +14,10 @@ from distnn.checks import choice
 from distnn.errors import InputError
 from distnn.nn.activations import ACTIVATIONS, make_space, sigmoid
 from distnn.nn.layout import Array, aligned
-from distnn.nn.losses import LOSSES, total
+from distnn.nn.losses import LOSSES, Total, total
+
+Shape = tuple[int, ...]
+"""(b,) of one slice, (k, b) of a stack."""
 
 OUTPUTS: tuple[str, ...] = (*ACTIVATIONS, "softmax")
 
@@ -27,7 +31,7 @@ class Output(Protocol):
         """Compute the outputs A (b, n_out) of Z, without a loss. Overwrites Z."""
         ...
 
-    def loss(self, T: Array) -> float:
+    def loss(self, T: Array) -> Total:
         """Compute the outputs of Z and the loss, summed over the rows. Overwrites Z."""
         ...
 
@@ -44,13 +48,13 @@ class Output(Protocol):
 class ElementwiseOutput:
     """Any element-wise activation with any loss: D = dE/dA * h'(Z) (document 003, eq. 5 and 17)."""
 
-    def __init__(self, output: str, loss: str, b: int, n: int, dtype: DTypeLike) -> None:
+    def __init__(self, output: str, loss: str, shape: Shape, n: int, dtype: DTypeLike) -> None:
         self._h = ACTIVATIONS[output]
         self._loss = LOSSES[loss]
-        self.Z = aligned((b, n), dtype)
-        self._A = aligned((b, n), dtype)
-        self._space = make_space(b, n, dtype)
-        self._scratch = (self._space.scratch, aligned((b, n), dtype))
+        self.Z = aligned((*shape, n), dtype)
+        self._A = aligned((*shape, n), dtype)
+        self._space = make_space((*shape, n), dtype)
+        self._scratch = (self._space.scratch, aligned((*shape, n), dtype))
 
     @property
     def A(self) -> Array:
@@ -62,7 +66,7 @@ class ElementwiseOutput:
         self._h.value(self.Z, self._A, self._space)
         return self._A
 
-    def loss(self, T: Array) -> float:
+    def loss(self, T: Array) -> Total:
         """E(A, T), summed over the rows."""
         return self._loss.value(self.activate(), T, self._scratch)
 
@@ -79,10 +83,10 @@ class SigmoidCrossEntropy:
     -y ln a - (1 - y) ln(1 - a) = max(z, 0) - y z + ln(1 + exp(-|z|)), and D = A - T.
     """
 
-    def __init__(self, b: int, n: int, dtype: DTypeLike) -> None:
-        self.Z = aligned((b, n), dtype)
-        self._A = aligned((b, n), dtype)
-        self._space = make_space(b, n, dtype)
+    def __init__(self, shape: Shape, n: int, dtype: DTypeLike) -> None:
+        self.Z = aligned((*shape, n), dtype)
+        self._A = aligned((*shape, n), dtype)
+        self._space = make_space((*shape, n), dtype)
 
     @property
     def A(self) -> Array:
@@ -94,7 +98,7 @@ class SigmoidCrossEntropy:
         sigmoid(self.Z, self._A, self._space)
         return self._A
 
-    def loss(self, T: Array) -> float:
+    def loss(self, T: Array) -> Total:
         """Binary cross-entropy, summed over rows and outputs. Overwrites Z."""
         self.activate()
         Z, E = self.Z, self._space.scratch
@@ -120,18 +124,19 @@ class Softmax:
     A row's largest z is subtracted first, which changes no a_i and keeps k_i in (0, 1].
     """
 
-    def __init__(self, b: int, n: int, dtype: DTypeLike) -> None:
-        self.Z = aligned((b, n), dtype)
-        self._A = aligned((b, n), dtype)
-        self._K = aligned((b, n), dtype)  # k_i
-        self._k, self._largest, self._y, self._row = (aligned((b,), dtype) for _ in range(4))
-        self._largest_column, self._row_column = self._largest[:, None], self._row[:, None]
+    def __init__(self, shape: Shape, n: int, dtype: DTypeLike) -> None:
+        self.Z = aligned((*shape, n), dtype)
+        self._A = aligned((*shape, n), dtype)
+        self._K = aligned((*shape, n), dtype)  # k_i
+        self._k, self._largest, self._y, self._row = (aligned(shape, dtype) for _ in range(4))
+        self._largest_column, self._row_column = self._largest[..., None], self._row[..., None]
         self._ones = np.ones(n, dtype)
+        self._is_stack = len(shape) > 1
 
     @property
     def A(self) -> Array:
         """The outputs (b, n_out), computed on access: D does not need them."""
-        return np.divide(self._K, self._k[:, None], self._A)
+        return np.divide(self._K, self._k[..., None], self._A)
 
     def activate(self) -> Array:
         """A = softmax(Z). Subtracts each row's largest element from Z."""
@@ -140,22 +145,33 @@ class Softmax:
 
     def _numerators(self) -> None:
         Z, K = self.Z, self._K
-        np.maximum.reduce(Z, axis=1, out=self._largest)
+        np.maximum.reduce(Z, axis=-1, out=self._largest)
         np.subtract(Z, self._largest_column, Z)
         np.exp(Z, K)
-        K.dot(self._ones, self._k)
+        self._sum_rows(K, self._k)
+
+    def _sum_rows(self, X: Array, sums: Array) -> None:
+        """Sums (..., b) of the rows of X (..., b, n), as a product with ones."""
+        if self._is_stack:
+            np.matmul(X, self._ones, sums)
+        else:
+            X.dot(self._ones, sums)
 
 
 class SoftmaxCrossEntropy(Softmax):
     """Softmax with cross-entropy: the short form of document 003, eq. 19, soft labels included."""
 
-    def loss(self, T: Array) -> float:
+    def loss(self, T: Array) -> Total:
         """Sum of -y ln a = y (ln k - z), by log-sum-exp."""
         self._numerators()
         row, y = self._row, self._y
-        T.dot(self._ones, y)  # sum of y_i: 1, unless the labels are not probabilities
+        self._sum_rows(T, y)  # sum of y_i: 1, unless the labels are not probabilities
         np.log(self._k, row)
-        return float(y.dot(row)) - float(np.vdot(T, self.Z))
+        if not self._is_stack:
+            return float(y.dot(row)) - float(np.vdot(T, self.Z))
+        slices = len(T)
+        y_z = np.vecdot(T.reshape(slices, -1), self.Z.reshape(slices, -1))
+        return np.vecdot(y, row).astype(np.float64) - y_z
 
     def sensitivity(self, T: Array, D: Array, scale: float | Array) -> None:
         """D = scale * (a_i sum(y) - y_i), with a_i = k_i / k."""
@@ -172,12 +188,12 @@ class SoftmaxJacobian(Softmax):
     H'_ii = a_i (1 - a_i) and H'_ij = -a_i a_j, so (H' g)_i = a_i (g_i - sum of a_j g_j).
     """
 
-    def __init__(self, loss: str, b: int, n: int, dtype: DTypeLike) -> None:
-        super().__init__(b, n, dtype)
+    def __init__(self, loss: str, shape: Shape, n: int, dtype: DTypeLike) -> None:
+        super().__init__(shape, n, dtype)
         self._loss = LOSSES[loss]
-        self._scratch = (aligned((b, n), dtype), aligned((b, n), dtype))
+        self._scratch = (aligned((*shape, n), dtype), aligned((*shape, n), dtype))
 
-    def loss(self, T: Array) -> float:
+    def loss(self, T: Array) -> Total:
         """E(A, T), summed over the rows."""
         return self._loss.value(self.activate(), T, self._scratch)
 
@@ -212,12 +228,12 @@ def check_pair(output: str, loss: str, n_out: int) -> None:
         raise InputError(f"{loss} does not fit output {output}", where="loss", remedy=remedy)
 
 
-def make_output(output: str, loss: str, b: int, n: int, dtype: DTypeLike) -> Output:
-    """The last layer for slices of b rows and n outputs."""
+def make_output(output: str, loss: str, shape: Shape, n: int, dtype: DTypeLike) -> Output:
+    """The last layer with n outputs, for a slice (b,) or a stack (k, b)."""
     if (output, loss) == ("softmax", "cross-entropy"):
-        return SoftmaxCrossEntropy(b, n, dtype)
+        return SoftmaxCrossEntropy(shape, n, dtype)
     if (output, loss) == ("sigmoid", "binary-cross-entropy"):
-        return SigmoidCrossEntropy(b, n, dtype)
+        return SigmoidCrossEntropy(shape, n, dtype)
     if output == "softmax":
-        return SoftmaxJacobian(loss, b, n, dtype)
-    return ElementwiseOutput(output, loss, b, n, dtype)
+        return SoftmaxJacobian(loss, shape, n, dtype)
+    return ElementwiseOutput(output, loss, shape, n, dtype)

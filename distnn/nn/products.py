@@ -1,28 +1,77 @@
-"""The matrix product of all passes: numpy's BLAS, or MKL where it is installed and chosen.
+"""The matrix product of all passes: numpy's BLAS, or oneDNN or MKL where installed and chosen.
 
-One process uses one BLAS at a time, as it has one number of BLAS threads; all ranks of a run must
-use the same, or their products differ in the last bits.
+One process uses one of them at a time, as it has one number of BLAS threads; all ranks of a run
+must use the same, or their products differ in the last bits.
+
+"auto" is the quickest by these measurements: microseconds for all products of a step on one core
+of a Xeon of 2023 with AVX-512 and without AMX, by OpenBLAS 0.3.31, oneDNN 3.2 and MKL 2026.2;
+``env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python tests/benchmarks/products.py 8``.
+
+    network, rows                    numpy    onednn       mkl   onednn in bfloat16
+    784-30-10, 16                       23        24        67        33
+    784-30-10, 64                       91        64       151        96
+    784-128-10, 64                     203       165       218       285
+    784-512-512-10, 64                1647      1705      1652      2445
+    784-512-512-10, 256               6159      5770      6004      9546
+    784-2048-2048-10, 64             21070     19964     18329     26604
+    784-2048-2048-10, 256            58299     57275     53612     96092
+    784-2048-2048-10, 1024          200605    220975    198709    379545
+
+Where oneDNN is installed and finds AVX-512, it is taken: it is the quickest but for layers of
+thousands with hundreds of rows, where MKL, on Intel's processors, is quicker by up to a tenth. MKL
+alone is taken on Intel's processors only: on others it runs at half its speed.
+
+Products of bfloat16 factors are a matter of the processor. AMX, or AVX512-BF16 on AMD's
+processors, makes them two to five times as quick as float32's; AVX512-BF16 on Intel's without AMX
+(or in a virtual machine that hides it) takes up to twice as long as float32: "auto" makes float32
+products of the rounded factors there, as it does where oneDNN is missing.
 """
 
-import ctypes
-import re
-import sys
 from collections.abc import Callable
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from distnn.errors import InputError
+from distnn.nn import mkl, onednn
+from distnn.nn.bfloat16 import round_to_bfloat16
 from distnn.nn.layout import Array
 
 Product = Callable[[Array, Array, Array], object]
+Rounding = Callable[[Array, Array], object]
 
+BFLOAT16 = "bfloat16"
 SMALL = 8192  # elements; see ``by_numpy``
-ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112  # CBLAS
-AUTO_STRICT = 0x10002  # MKL_CBWR_AUTO | MKL_CBWR_STRICT: bits do not depend on alignment
-SEQUENTIAL = 1  # MKL_THREADING_SEQUENTIAL
+LARGE = 1 << 20  # multiplications; below it OpenBLAS has other kernels, whose bits differ
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a pass makes its products.
+
+    Attributes:
+        product: ``product(X, Y, out)``: out = X @ Y.
+        batched: the same of stacks (s, m, k) and (s, k, n), or (k, n) for all, each slice in the
+            bits of ``product``.
+        large: multiplications of a slice's product from which one product of the rows of all slices
+            is worth a trial, see `stacks`.
+        dtype: of the factors X and Y in memory.
+        round: ``round(X, out)`` makes factors of the network's numbers; None: they are factors.
+    """
+
+    product: Product
+    batched: Product
+    large: int
+    dtype: np.dtype
+    round: Rounding | None = None
+
+    def factor(self, X: Array) -> Array:
+        """X as a factor: X itself, or rounded in an array of its own."""
+        if self.round is None:
+            return X
+        rounded = np.empty(X.shape, self.dtype)
+        self.round(X, rounded)
+        return rounded
 
 
 def by_numpy(X: Array, Y: Array, out: Array) -> None:
@@ -37,109 +86,107 @@ def by_numpy(X: Array, Y: Array, out: Array) -> None:
         np.matmul(X, Y, out)
 
 
-product: Product = by_numpy
-"""``product(X, Y, out)``: out = X @ Y for matrices (m, k), (k, n), (m, n) whose elements follow
-one another along one of their axes; rebound by ``use``."""
+_library = "numpy"  # in use; rebound by ``use``
 
 
 def use(name: str) -> None:
-    """Make ``product`` that of "numpy" or of "mkl" in this process from now on.
+    """Make all products by "numpy", "onednn" or "mkl" in this process from now on.
 
     Raises:
-        InputError: MKL is not installed.
+        InputError: it is not installed.
     """
-    global product
-    product = Mkl().product if name == "mkl" else by_numpy
-
-
-def chosen(name: str) -> str:
-    """The BLAS that "auto", "numpy" or "mkl" means on this machine.
-
-    MKL serves Intel's processors best and others worse than numpy's own BLAS does, so "auto" takes
-    it where both it and such a processor are found.
-
-    Raises:
-        InputError: MKL is asked for and is not installed.
-    """
+    global _library
+    if name == "onednn":
+        onednn.shared()
     if name == "mkl":
-        _library()
+        mkl.shared()
+    _library = name
+
+
+def arithmetic(precision: str) -> Arithmetic:
+    """The products of "float32", "float64" or "bfloat16", by what is in use.
+
+    bfloat16 factors are multiplied as they are where `multiplies_bfloat16`; else they stand in
+    float32 and so do their products. Both are float32 sums of exact products, but in another
+    order: their bits differ. float64 products are not among oneDNN's: numpy makes them.
+    """
+    if precision == BFLOAT16 and multiplies_bfloat16():
+        library = onednn.shared()
+        return Arithmetic(library.product, library.product, 0, np.dtype(np.uint16), library.round)
+    product: Product = by_numpy
+    batched: Product = np.matmul
+    large = LARGE
+    if _library == "mkl":
+        product = mkl.shared().product
+        batched = slice_by_slice(product)
+    elif _library == "onednn" and precision != "float64":
+        product = batched = onednn.shared().product
+        large = 0
+    if precision == BFLOAT16:
+        return Arithmetic(product, batched, large, np.dtype(np.float32), round_to_bfloat16)
+    return Arithmetic(product, batched, large, np.dtype(precision))
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether what is in use has the processor's instructions for products of bfloat16 numbers."""
+    return _library == "onednn" and onednn.shared().multiplies_bfloat16
+
+
+def chosen(name: str, precision: str = "float32") -> str:
+    """The library that "auto", "numpy", "onednn" or "mkl" means on this machine.
+
+    Raises:
+        InputError: one is asked for that is not installed.
+    """
+    if name == "onednn":
+        onednn.shared()
+    if name == "mkl":
+        mkl.shared()
     if name != "auto":
         return name
-    return "mkl" if find_library() and _is_intel() else "numpy"
+    if precision != "float64" and onednn.find_library() and _is_quick(onednn.shared(), precision):
+        return "onednn"
+    return "mkl" if mkl.find_library() and _is_intel() else "numpy"
 
 
 def in_use() -> str:
-    """What ``product`` calls: "numpy" or, with its version, MKL."""
-    return "numpy" if product is by_numpy else Mkl.version()
+    """What makes the products: "numpy", or oneDNN or MKL with what their bits depend on."""
+    if _library == "onednn":
+        return onednn.shared().name
+    return mkl.shared().version if _library == "mkl" else "numpy"
 
 
-def find_library() -> Path | None:
-    """The file of MKL's single dynamic library that ``pip install mkl`` brings, if it is there."""
-    places = [Path(sys.prefix) / "lib", Path(sys.prefix) / "Library" / "bin"]
-    spec = find_spec("mkl")
-    if spec and spec.origin:
-        places.append(Path(spec.origin).parents[3])
-    found = [file for place in places for file in sorted(place.glob("libmkl_rt.so*"))]
-    return found[-1] if found else None
+def slow_precision_message(precision: str) -> str:
+    """One line where bfloat16 is asked for and is no quicker than float32, else nothing."""
+    if precision != BFLOAT16:
+        return ""
+    if multiplies_bfloat16():
+        quick = _is_quick(onednn.shared(), BFLOAT16)
+        return "" if quick else f"bfloat16 products by {in_use()} take longer than float32's here"
+    return (
+        f"bfloat16: factors are rounded, their products made in float32 by {in_use()}: the "
+        "accuracy of bfloat16 without its speed; products of bfloat16 itself take --blas onednn "
+        "and a processor with AMX or AVX512-BF16, and have other bits"
+    )
 
 
-class Mkl:
-    """MKL's C interface: sequential, with conditional numerical reproducibility switched on.
+def slice_by_slice(product: Product) -> Product:
+    """The product of stacks by as many products."""
 
-    Strict reproducibility makes a product independent of where its matrices lie in memory; it has
-    to be set before the first product. One thread: ranks are the parallelism.
-    """
+    def batched(X: Array, Y: Array, out: Array) -> None:
+        for number, of_slice in enumerate(X):
+            product(of_slice, Y if Y.ndim == 2 else Y[number], out[number])
 
-    def __init__(self) -> None:
-        library = ctypes.CDLL(str(_library()))
-        library.MKL_Set_Threading_Layer(SEQUENTIAL)
-        library.MKL_CBWR_Set(AUTO_STRICT)
-        self._gemm = {
-            np.dtype(np.float32): _gemm(library.cblas_sgemm, ctypes.c_float),
-            np.dtype(np.float64): _gemm(library.cblas_dgemm, ctypes.c_double),
-        }
-
-    def product(self, X: Array, Y: Array, out: Array) -> None:
-        """out = X @ Y by cblas_sgemm or cblas_dgemm."""
-        (m, k), n = X.shape, Y.shape[1]
-        x_layout, x_lead = _layout(X)
-        y_layout, y_lead = _layout(Y)
-        self._gemm[out.dtype](
-            ROW_MAJOR, x_layout, y_layout, m, n, k,
-            1.0, X.ctypes.data, x_lead, Y.ctypes.data, y_lead,
-            0.0, out.ctypes.data, _layout(out)[1],
-        )  # fmt: skip
-
-    @staticmethod
-    def version() -> str:
-        """As ``mkl 2026.2``."""
-        buffer = ctypes.create_string_buffer(200)
-        ctypes.CDLL(str(_library())).MKL_Get_Version_String(buffer, len(buffer))
-        found = re.search(rb"Version ([\d.]+)", buffer.value)
-        return f"mkl {found[1].decode()}" if found else "mkl"
+    return batched
 
 
-def _layout(X: Array) -> tuple[int, int]:
-    """How a matrix lies in memory, as CBLAS calls it, and the step from row to row or column."""
-    (rows, columns), (down, across) = X.shape, X.strides
-    if across == X.itemsize or columns == 1:
-        return PLAIN, max(columns, down // X.itemsize)
-    return TRANSPOSED, max(rows, across // X.itemsize)
-
-
-def _gemm(function: Any, real: Any) -> Any:
-    whole, address = ctypes.c_int, ctypes.c_void_p
-    matrix = (address, whole)
-    function.argtypes = (*[whole] * 6, real, *matrix, *matrix, real, *matrix)
-    function.restype = None
-    return function
-
-
-def _library() -> Path:
-    found = find_library()
-    if found is None:
-        raise InputError("MKL is not installed", "--blas", "pip install 'distnn[mkl]', or numpy")
-    return found
+def _is_quick(library: onednn.OneDnn, precision: str) -> bool:
+    """Whether oneDNN is the quickest on this processor, by what is said above."""
+    if precision == BFLOAT16 and library.has_amx:
+        return True
+    if precision == BFLOAT16 and library.multiplies_bfloat16:
+        return not _is_intel()
+    return library.has_avx512
 
 
 def _is_intel() -> bool:

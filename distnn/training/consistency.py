@@ -102,13 +102,13 @@ def count_rows(X: Any) -> int | None:
         return None
 
 
-def agree_on_blas(comm: Communicator, blas: str) -> None:
+def agree_on_blas(comm: Communicator, blas: str, precision: str) -> None:
     """Every rank multiplies matrices with what ``blas`` means on rank 0. Collective.
 
     Raises:
         InputError: on every rank, if a rank does not have it.
     """
-    name = comm.broadcast(comm.on_first(lambda: products.chosen(blas)))
+    name = comm.broadcast(comm.on_first(lambda: products.chosen(blas, precision)))
     problem = None
     try:
         products.use(name)

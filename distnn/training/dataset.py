@@ -1,13 +1,15 @@
 """A data set held once per node, as the passes read it."""
 
 import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from distnn.data.rows import Rows, convert, fill, place_of
-from distnn.data.scaling import Scaling
+from distnn.data.scaling import Scaling, Units
 from distnn.errors import InputError
 from distnn.nn.network import Network
 from distnn.parallel.comm.communicator import Communicator
@@ -69,6 +71,23 @@ class Dataset:
         else:
             T.fill(0)
             T[np.arange(len(classes)), classes] = 1
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a network is trained on.
+
+    Attributes:
+        classify: whether the targets are classes; None: see `evaluation.are_classes`.
+        recorded: on rank 0, what a checkpoint says of the data (metadata and tensors).
+        units: of real targets, on every rank.
+    """
+
+    train: Dataset
+    test: Dataset | None
+    classify: bool | None
+    recorded: Callable[[], tuple[Mapping[str, Any], Mapping[str, Array]]] | None
+    units: Units | None = None
 
 
 def array_specs(

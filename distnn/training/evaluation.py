@@ -71,7 +71,7 @@ class Evaluation:
         """Loss and measure of one slice, the rows lo … hi, summed over its items."""
         self.comm.status.moved()
         T = self._pass.target(hi - lo)
-        loss = self._pass.forward(self.dataset.view(lo, hi, T), T)
+        loss = float(self._pass.forward(self.dataset.view(lo, hi, T), T))
         if self.classify:
             return [loss, correct(self._pass.output, T)]
         return [loss, *squared_residuals(self._own(self._pass.output), self._own(T))]

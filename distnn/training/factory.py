@@ -20,7 +20,7 @@ def resolve(config: TrainConfig, shape: Shape) -> TrainConfig:
     """The configuration with everything chosen that was left to the task or the optimizer.
 
     Raises:
-        InputError: --momentum for an optimizer that has none; MKL asked for and not installed.
+        InputError: --momentum for an optimizer that has none; a --blas that is not installed.
     """
     output, loss = _output_and_loss(config, shape)
     chosen = build_optimizer(config).config()
@@ -28,7 +28,7 @@ def resolve(config: TrainConfig, shape: Shape) -> TrainConfig:
         config,
         output=output,
         loss=loss,
-        blas=products.chosen(config.blas),
+        blas=products.chosen(config.blas, config.precision),
         learning_rate=chosen["learning_rate"],
         weight_decay=chosen["weight_decay"],
         momentum=chosen.get("momentum"),

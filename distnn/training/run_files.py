@@ -24,6 +24,7 @@ from distnn.run.checkpoint import Checkpoint
 from distnn.run.directory import RunDirectory
 from distnn.run.files import reason
 from distnn.run.fingerprint import fingerprint
+from distnn.run.kernels import kernels_message
 from distnn.run.position import Position
 from distnn.run.progress import Progress
 from distnn.training.consistency import reduction_facts, start_messages
@@ -188,7 +189,7 @@ class RunFiles:
         self._record = {}
         done = session.position.epoch
         self.progress = Progress(config.progress, sys.stderr, config.epochs, steps, done)
-        for line in start_messages(self._meta, recorded):
+        for line in filter(None, (kernels_message(here), *start_messages(self._meta, recorded))):
             log.warning("%s", line)
         self.checkpoint = None
 

@@ -6,56 +6,31 @@ gradient vectors, and the exchange turns those into new weights.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distnn.config.options import TrainConfig
 from distnn.data.order import epoch_order
-from distnn.errors import DivergenceError, InputError
-from distnn.nn import products
-from distnn.nn.backprop import SlicePass
+from distnn.errors import DivergenceError
 from distnn.nn.layout import grid
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer, descend
-from distnn.nn.products import Product
 from distnn.nn.schedules import factor
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory, needed_bytes
 from distnn.parallel.reduction.exchange import Layout, Phase, Rule, no_phase
 from distnn.parallel.reduction.loss_sums import LossSums
-from distnn.parallel.reduction.partition import slice_rows
 from distnn.parallel.reduction.strategies import make_exchange, shared_by_node
 from distnn.run.position import Position
 from distnn.training.dataset import Dataset
+from distnn.training.slice_work import Profiler, SliceWork
+from distnn.training.slices import chosen_slices
 
 Array = NDArray[Any]
 
 MARGIN = 1 << 20  # bytes of shared memory for what is small, and for whole pages
-
-
-class SliceWork(NamedTuple):
-    """One of this rank's slices of a batch of a certain size: the views are made once for each."""
-
-    number: int
-    lo: int
-    hi: int
-    A0: Array
-    T: Array
-    dW: list[Array]
-    additions: list[tuple[Array, Array]]
-    is_last: bool
-
-
-class Profiler(Protocol):
-    """What measures a step's phases, see `diagnostics.step_profile`."""
-
-    def enter(self, phase: str) -> None:
-        """This rank is in a phase from now on."""
-
-    def timed(self, product: Product) -> Product:
-        """The matrix product as a phase of its own."""
 
 
 class Session:
@@ -94,9 +69,7 @@ class Session:
             update=config.update,
             clip_norm=config.clip_norm,
         )
-        self.passes: SlicePass
-        self._gradients = [network.views(vector) for vector in self.exchange.vectors]
-        self._work: dict[int, list[SliceWork]] = {}
+        self.work: SliceWork
         self._loss_sums = LossSums(comm, self.exchange.ownership)
         self._order_memory = SharedMemory(comm)
         self._order = np.empty(0, np.intp)
@@ -157,8 +130,7 @@ class Session:
             self._order_memory.close()
             self._order = self._order_memory.array((len(dataset),), np.intp)
             items = min(self.config.batch_size, len(dataset))
-            self.passes = SlicePass(self.network, -(-items // self.slices))
-            self._work.clear()
+            self.work = SliceWork(self.network, self.exchange, items)
         if self.comm.node_rank == 0:
             epoch_order(len(dataset), self.config.seed, self.position.epoch, self._order)
         self.exchange.barrier.wait()
@@ -174,26 +146,22 @@ class Session:
         Returns:
             The largest stop request of all ranks, see `Exchange.finish`.
         """
-        position, passes, exchange, phase = self.position, self.passes, self.exchange, self._phase
+        position, exchange, phase = self.position, self.exchange, self._phase
         start = position.step * self.config.batch_size
         batch = self._order[start : start + self.config.batch_size]
         t = position.steps + 1
         rule, scale = self._rule(t, self.learning_rate(t, steps_total))
         self._scale[()] = scale / len(batch)
-        for work in self._work.get(len(batch)) or self._prepare(len(batch)):
-            phase("input")
-            dataset.gather(batch[work.lo : work.hi], work.A0, work.T)
-            phase("elementwise")
-            dropout = position.steps, work.number
-            loss = passes.forward(work.A0, work.T, dropout, exchange.before_weights)
-            if work.is_last:
+        for stacks, backward, is_last in self.work.of(len(batch)):
+            for run, slices, items, A0, T, rows, is_first in stacks:
+                phase("input")
+                dataset.gather(batch[items], *rows)
+                phase("elementwise")
+                dropout, before = (position.steps, slices), exchange.before_weights
+                self._loss_sums.put(slices, run.forward(A0, T, dropout, before, is_first))
+            if is_last:
                 exchange.start(rule, stop)
-            after_gradient = exchange.after_gradient if work.is_last else None
-            passes.backward(work.dW, self._scale, after_gradient)
-            phase("sum")
-            self._loss_sums.put(work.number, loss)
-            for left, right in work.additions:
-                np.add(left, right, out=left)
+            backward.run(self._scale, exchange.after_gradient if is_last else None)
         stop = exchange.finish()
         phase("rest")
         position.step += 1
@@ -207,7 +175,7 @@ class Session:
     def attach(self, profiler: Profiler | None) -> None:
         """Have the phases of all steps from now on measured; None: no longer."""
         self._phase = self.exchange.phase = no_phase if profiler is None else profiler.enter
-        self.passes.product = profiler.timed(products.product) if profiler else products.product
+        self.work.attach(profiler)
 
     def _rule(self, t: int, rate: float) -> tuple[Rule, float]:
         """The update rule of step t, and what the mean gradients are multiplied with for it."""
@@ -215,26 +183,6 @@ class Session:
         if self._is_plain:
             return descend, rate
         return self.optimizer.rule(t, rate, self.network.dtype), 1.0
-
-    def _prepare(self, items: int) -> list[SliceWork]:
-        """This rank's slices of a batch of so many items: there are two sizes at most."""
-        work, vectors = [], self.exchange.vectors
-        for task in self.exchange.tasks:
-            lo, hi = slice_rows(task.slice, self.slices, items)
-            work.append(
-                SliceWork(
-                    task.slice,
-                    lo,
-                    hi,
-                    self.passes.input(hi - lo),
-                    self.passes.target(hi - lo),
-                    self._gradients[task.vector],
-                    [(vectors[left], vectors[right]) for left, right in task.additions],
-                    task is self.exchange.tasks[-1],
-                )
-            )
-        self._work[items] = work
-        return work
 
     def learning_rate(self, t: int, steps_total: int) -> float:
         """The learning rate of step t = 1, 2, ..."""
@@ -316,27 +264,6 @@ def _worst(weights: Sequence[Array]) -> str:
     return f"the largest weight is {size:.3g}, in W{largest.index(size) + 1}"
 
 
-def check_slices(slices: int, ranks: int, recorded: bool = False) -> None:
-    """InputError if some rank would have no slice; those of a recorded run cannot be changed."""
-    if slices < ranks:
-        more = f"or {'begin another run with' if recorded else 'use'} --slices {ranks} or more"
-        raise InputError(
-            f"{ranks} ranks for {slices} slices: a rank needs at least one",
-            where="slices",
-            remedy=f"start at most {slices} ranks, {more}",
-        )
-
-
-def empty_slices_message(size: int, slices: int) -> str:
-    """One line if no batch of `size` items has an item for each slice, else nothing."""
-    if slices <= size:
-        return ""
-    return (
-        f"{slices} slices for batches of {size}: {slices - size} of each step are empty "
-        f"and only cost time; at most {size} slices and ranks, or a larger --batch-size, cost less"
-    )
-
-
 def layout_of(network: Network, optimizer: Optimizer, slices: int) -> Layout:
     """The vectors of a training."""
     grids = tuple(grid(shape, network.dtype.itemsize) for shape in network.shapes)
@@ -347,5 +274,6 @@ def vector_bytes(
     network: Network, optimizer: Optimizer, comm: Communicator, config: TrainConfig
 ) -> int:
     """What a node shares for the vectors of a session, and a margin for what is small."""
-    layout = layout_of(network, optimizer, config.slices or comm.size)
+    slices = chosen_slices(config.slices, config.batch_size, comm.size)
+    layout = layout_of(network, optimizer, slices)
     return needed_bytes(shared_by_node(layout, comm, config.reduce)) + MARGIN

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +11,10 @@ import numpy as np
 from distnn.blas_threads import one_thread_per_rank
 from distnn.checks import LARGEST_COUNT, choice, instance, number, shown
 from distnn.config.options import TrainConfig
-from distnn.data.scaling import Units
 from distnn.errors import DistnnError, DivergenceError, InputError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
+from distnn.nn.products import slow_precision_message
 from distnn.parallel.comm.communicator import Communicator, communicator_of, mpi_of
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.comm.status import STALL_TIMEOUT
@@ -28,11 +27,17 @@ from distnn.training.consistency import (
     count_rows,
     must_agree,
 )
-from distnn.training.dataset import Dataset, digests, from_arrays, shared_bytes
+from distnn.training.dataset import Dataset, TrainingData, digests, from_arrays, shared_bytes
 from distnn.training.evaluation import Evaluation
 from distnn.training.factory import with_network
 from distnn.training.loop import Loop, Record
-from distnn.training.session import Session, check_slices, empty_slices_message, vector_bytes
+from distnn.training.session import Session, vector_bytes
+from distnn.training.slices import (
+    check_slices,
+    chosen_slices,
+    empty_slices_message,
+    from_ranks_message,
+)
 
 if TYPE_CHECKING:  # what writes files, or takes data frames, is loaded where it does
     from distnn.data.preparation import Preparation
@@ -43,23 +48,6 @@ FAILURES = ("raise", "abort")
 ARRAYS = "arrays"  # what config.toml calls data that are in no file
 
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingData:
-    """What a network is trained on.
-
-    Attributes:
-        classify: whether the targets are classes; None: see `evaluation.are_classes`.
-        recorded: on rank 0, what a checkpoint says of the data (metadata and tensors).
-        units: of real targets, on every rank.
-    """
-
-    train: Dataset
-    test: Dataset | None
-    classify: bool | None
-    recorded: Callable[[], tuple[Mapping[str, Any], Mapping[str, np.ndarray]]] | None
-    units: Units | None = None
 
 
 class Trainer:
@@ -76,13 +64,14 @@ class Trainer:
 
     Keywords, checked as the flags of the same names:
         batch_size: B, global: over all ranks together; 64.
-        slices: S; None means one per rank. The result depends on it, not on the ranks.
+        slices: S; "auto" or None: 8 (no more than a batch has items), or the number of ranks where
+            that is more. The result depends on it, not on the ranks.
         seed: of the order of the samples; 0.
         reduce: "ordered": the same bits on any number of ranks; "mpi": MPI's own Allreduce, whose
             result depends on it.
         update: who updates the weights: "rank0", "sharded": each rank a part, or "auto". Same bits.
-        blas: "numpy", "mkl" or "auto": what multiplies matrices, in all that distnn does in this
-            process from here on.
+        blas: "numpy", "onednn", "mkl" or "auto": what multiplies matrices, in all that distnn does
+            in this process from here on.
         clip_norm: the largest norm a gradient may have; None for no limit.
         schedule, warmup: the course of the learning rate, see `distnn.nn.schedules`.
         run_dir: where `fit` writes metrics, checkpoints and the summary; None: nowhere.
@@ -121,7 +110,7 @@ class Trainer:
             self.network = instance(network, Network, "network", "Network([64, 32, 10])")
             self.optimizer = instance(optimizer, Optimizer, "optimizer", "Adam(0.001)")
             self.on_failure = choice(on_failure, "on_failure", FAILURES)
-            slices = config.slices or base.size
+            slices = chosen_slices(config.slices, config.batch_size, base.size)
             check_slices(slices, base.size)
             completed = with_network(config, self.network, self.optimizer)
             values = must_agree(completed, self.network, self.optimizer, self.on_failure)
@@ -134,9 +123,13 @@ class Trainer:
         ):
             assert config is not None  # else there was a problem
             self.comm = comm if isinstance(comm, Communicator) else communicator_of(comm)
-            agree_on_blas(self.comm, config.blas)
-        message = empty_slices_message(config.batch_size, slices)
-        if self.comm.is_first and message:
+            agree_on_blas(self.comm, config.blas, network.precision)
+        messages = (
+            slow_precision_message(network.precision),
+            from_ranks_message(config.slices, config.batch_size, self.comm.size),
+            empty_slices_message(config.batch_size, slices),
+        )
+        for message in filter(None, messages if self.comm.is_first else ()):
             log.warning("%s", message)
         self.config = dataclasses.replace(config, slices=slices)
         self.position = Position()

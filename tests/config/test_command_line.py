@@ -140,7 +140,7 @@ BAD_FLAGS = [
     (["--clip-norm", "0"], ["--clip-norm", "above 0"]),
     (["--activation", "rely"], ["--activation", "'rely'", "did you mean relu"]),
     (["--optimizer", "zzz"], ["--optimizer", "'zzz'", "sgd", "adamw"]),
-    (["--precision", "float16"], ["--precision", "'float16'", "did you mean float"]),
+    (["--precision", "float16"], ["--precision", "'float16'", "did you mean bfloat16"]),
     (["--checkpoint-every", "0"], ["--checkpoint-every", "'0'", "N (epochs)"]),
     (["--checkpoint-every", "5m"], ["--checkpoint-every", "'5m'", "Ns (steps)"]),
     (["--checkpoint-every", "٣"], ["--checkpoint-every"]),

@@ -83,3 +83,18 @@ def test_bad_keywords(keywords, message):
     with pytest.raises(InputError) as caught:
         TrainConfig.from_keywords(**keywords)
     assert str(caught.value).startswith(message)
+
+
+def test_auto_stands_for_a_number_that_is_chosen_later(tmp_path) -> None:
+    """As a flag, a key and a keyword; a resumed run keeps its own."""
+    assert parse_train(["--slices", "auto"]).slices is None
+    assert parse_train(["--slices", "5"]).slices == 5
+    assert parse_train([]).slices is None
+    file = tmp_path / "c.toml"
+    file.write_text('slices = "auto"')
+    assert parse_train([str(file)]).slices is None
+    assert TrainConfig.from_keywords(slices="auto").slices is None
+    resumed = merge_resumed(TrainConfig(slices=5), parse_train(["--slices", "auto"]))
+    assert resumed.slices == 5
+    with pytest.raises(InputError, match="slices"):
+        parse_train(["--slices", "automatic"])

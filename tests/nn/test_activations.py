@@ -24,7 +24,7 @@ def apply(name, Z, in_place=False):
     Z = np.array(Z)
     h = ACTIVATIONS[name]
     A = Z if in_place else np.full_like(Z, np.nan)
-    space = make_space(*Z.shape, Z.dtype)
+    space = make_space(Z.shape, Z.dtype)
     space.scratch.fill(np.nan)
     h.value(Z, A, space)
     A = A.copy()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from distnn.errors import InputError
 from distnn.nn import ACTIVATIONS, LOSSES, OUTPUTS, Network, SlicePass
+from distnn.nn.backprop import BackwardPass, Share
 from distnn.nn.layout import grid
 
 
@@ -166,6 +167,60 @@ def test_bits_depend_on_rows_alone(b, spare, offset, layers, activation, output,
     data[offset : offset + b], targets[offset : offset + b] = A0, T
     view = data[offset : offset + b], targets[offset : offset + b]
     same_bits(run_again(roomy, *view, place), fresh)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    k=st.integers(1, 9),
+    b=st.integers(0, 20),
+    layers=st.lists(st.integers(1, 40), min_size=2, max_size=4),
+    activation=st.sampled_from(list(ACTIVATIONS)),
+    pair=st.sampled_from(list(pairs())),
+    dtype=st.sampled_from(["float32", "float64"]),
+    rate=st.sampled_from([0.0, 0.5]),
+)
+def test_slices_of_a_stack_have_the_bits_they_have_alone(
+    k, b, layers, activation, pair, dtype, rate
+):
+    layers = [*layers[:-1], layers[-1] + 1]
+    net = Network(layers, activation, *pair, dtype, dropout=rate)
+    slices = [random_slice(net, b, seed) for seed in range(k)]
+    A0, T = (np.stack(arrays) for arrays in zip(*slices, strict=True))
+    run = SlicePass(net, k * b)
+    run.input(k, b)[...], run.target(k, b)[...] = A0, T
+    numbers = [3 * i + 1 for i in range(k)]
+    with np.errstate(all="ignore"):
+        losses = run.forward(run.input(k, b), run.target(k, b), (5, numbers))
+        outputs = run.output.copy()
+        G = np.full((k, net.size), np.nan, dtype)
+        run.backward(net.views(G), 0.25)
+        for i, (one, number) in enumerate(zip(slices, numbers, strict=True)):
+            alone = run_slice(net, b, *one, (5, number))
+            stacked = losses[i], outputs[i], np.concatenate([g.ravel() for g in net.views(G[i])])
+            np.testing.assert_equal(stacked[0], alone[0])  # both may be NaN
+            assert stacked[1].tobytes() == alone[1].tobytes()
+            assert stacked[2].tobytes() == alone[2].tobytes()
+
+
+def test_two_stacks_in_the_same_buffers():
+    net = Network([5, 7, 3], "gelu", dropout=0.3)
+    first = SlicePass(net, 2 * 4 + 3)
+    second = first.beside(2 * 4)
+    shares, expected = [], []
+    for run, shape, numbers in ((first, (2, 4), [0, 2]), (second, (3,), 1)):
+        A0, T = run.input(*shape), run.target(*shape)
+        A0[..., 1:] = np.random.default_rng(len(shape)).standard_normal((*shape, 5))
+        T[...] = np.eye(3)[0]
+        run.forward(A0, T, (1, numbers))
+        G = np.full((*shape[:-1], net.size), np.nan, "f4")
+        shares.append(Share(run.factors(A0), net.views(G), []))
+        for i, number in enumerate(np.atleast_1d(numbers)):
+            one = (A0[i], T[i]) if len(shape) > 1 else (A0, T)
+            gradient = run_slice(net, shape[-1], *one, (1, int(number)))[2]
+            expected.append((G[i] if len(shape) > 1 else G, gradient))
+    BackwardPass([first, second], shares).run(0.25)
+    for found, gradient in expected:
+        assert found.tobytes() == gradient.tobytes()
 
 
 @pytest.mark.parametrize("output", ["softmax", "identity"])

@@ -33,7 +33,7 @@ def rows():
 
 def run(output, loss, Z, T, scale=1.0):
     b, n = np.shape(Z)
-    last = make_output(output, loss, b, n, "float64")
+    last = make_output(output, loss, (b,), n, "float64")
     last.Z[...] = Z
     D = np.empty((b, n))
     value = last.loss(np.asarray(T, float))
@@ -104,7 +104,7 @@ def test_general_forms_agree_with_the_short_ones(rows):
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_far_out_net_inputs_stay_finite(output, loss, dtype):
-    last = make_output(output, loss, 3, 2, dtype)
+    last = make_output(output, loss, (3,), 2, dtype)
     T = np.array([[1, 0], [0, 1], [1, 0]], dtype)
     last.Z[...] = [[1e4, -1e4], [1e4, -1e4], [-500, -500]]
     D = np.empty((3, 2), dtype)

@@ -1,18 +1,29 @@
 """The matrix product, whatever library computes it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distnn.errors import InputError
-from distnn.nn import products
+from distnn.nn import mkl, onednn, products
 from distnn.nn.network import Network
 
-needs_mkl = pytest.mark.skipif(products.find_library() is None, reason="MKL is not installed")
-BACKENDS = ["numpy", pytest.param("mkl", marks=needs_mkl)]
+
+def is_installed(name):
+    try:
+        products.chosen(name)
+    except InputError:
+        return False
+    return True
+
+
+def needs(name):
+    return pytest.mark.skipif(not is_installed(name), reason=f"{name} is not installed")
+
+
+OTHERS = [pytest.param(name, marks=needs(name)) for name in ("onednn", "mkl")]
+BACKENDS = ["numpy", *OTHERS]
 
 
 @pytest.fixture
@@ -51,32 +62,34 @@ def test_product_of_matrices_as_the_passes_lay_them_out(name):
         rng = np.random.default_rng(m * 1600 + k * 40 + n)
         X, Y = matrix(rng, m, k, kinds[0], dtype), matrix(rng, k, n, kinds[1], dtype)
         out = np.full((m, n), np.nan, dtype)
-        products.product(X, Y, out)
+        products.arithmetic(out.dtype.name).product(X, Y, out)
         exact = (X.astype(int)[:, :, None] * Y.astype(int)[None]).sum(axis=1)
         assert np.array_equal(out, exact)
 
     check()
 
 
-@needs_mkl
+@pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.usefixtures("chosen_again")
-def test_the_passes_agree_with_those_of_numpy():
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_passes_agree_with_those_of_numpy(name, dtype):
     rng = np.random.default_rng(0)
     X, T = rng.standard_normal((33, 20)), rng.integers(0, 5, 33)
-    net = Network([20, 30, 5], dtype="float64")
+    net = Network([20, 30, 5], dtype=dtype)
     loss, gradients = net.loss_and_gradients(X, T)
-    products.use("mkl")
-    assert products.in_use().startswith("mkl 20")
+    products.use(name)
+    assert products.in_use().lower().startswith(name)
     other_loss, others = net.loss_and_gradients(X, T)
-    assert other_loss == pytest.approx(loss, rel=1e-12)
+    tiny = float(np.finfo(dtype).eps)
+    assert other_loss == pytest.approx(loss, rel=50 * tiny)
     for g, h in zip(gradients, others, strict=True):
-        assert np.allclose(g, h, rtol=0, atol=1e-14)
+        assert np.allclose(g, h, rtol=0, atol=20 * tiny)
 
 
-@needs_mkl
+@pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.usefixtures("chosen_again")
-def test_mkl_gives_the_same_bits_wherever_the_matrices_lie():
-    products.use("mkl")
+def test_the_same_bits_wherever_the_matrices_lie(name):
+    products.use(name)
     rng = np.random.default_rng(1)
     X, Y = rng.standard_normal((50, 70), "f4"), rng.standard_normal((70, 30), "f4")
     results = set()
@@ -85,22 +98,46 @@ def test_mkl_gives_the_same_bits_wherever_the_matrices_lie():
         moved = room[shift:].reshape(X.shape)
         moved[...] = X
         out = np.empty((50, 30), "f4")
-        products.product(moved, Y, out)
+        products.arithmetic("float32").product(moved, Y, out)
         results.add(out.tobytes())
     assert len(results) == 1
 
 
-def test_auto_is_mkl_only_on_the_processors_it_is_made_for(monkeypatch):
-    for installed in (None, Path("libmkl_rt.so.3")):
-        monkeypatch.setattr(products, "find_library", lambda found=installed: found)
-        for intel in (False, True):
-            monkeypatch.setattr(products, "_is_intel", lambda found=intel: found)
-            assert products.chosen("auto") == ("mkl" if installed and intel else "numpy")
-            assert products.chosen("numpy") == "numpy"
+class Processor:
+    """A oneDNN on another processor."""
+
+    def __init__(self, isa: str) -> None:
+        self.has_avx512 = isa != "avx2"
+        self.multiplies_bfloat16 = isa in ("bf16", "amx")
+        self.has_amx = isa == "amx"
+
+
+# by instructions (None: no oneDNN): what "auto" is for float32, for bfloat16
+ON_INTEL = {None: ("mkl", "mkl"), "avx2": ("mkl", "mkl"), "avx512": ("onednn", "onednn"),
+            "bf16": ("onednn", "mkl"), "amx": ("onednn", "onednn")}  # fmt: skip
+ON_OTHERS = {None: ("numpy", "numpy"), "avx2": ("numpy", "numpy"), "avx512": ("onednn", "onednn"),
+             "bf16": ("onednn", "onednn")}  # fmt: skip
+
+
+@pytest.mark.parametrize(("is_intel", "table"), [(True, ON_INTEL), (False, ON_OTHERS)])
+def test_auto_by_the_processor(monkeypatch, is_intel, table):
+    monkeypatch.setattr(mkl, "find_library", lambda: "libmkl_rt.so.3")
+    monkeypatch.setattr(products, "_is_intel", lambda: is_intel)
+    for isa, expected in table.items():
+        monkeypatch.setattr(onednn, "find_library", lambda isa=isa: isa and "libdnnl.so.3")
+        monkeypatch.setattr(onednn, "shared", lambda isa=isa: Processor(isa))
+        chosen = tuple(products.chosen("auto", one) for one in ("float32", "bfloat16"))
+        assert chosen == expected, isa
+        assert products.chosen("auto", "float64") == ("mkl" if is_intel else "numpy")
+        assert products.chosen("numpy", "bfloat16") == "numpy"
+    monkeypatch.setattr(mkl, "find_library", lambda: None)
+    monkeypatch.setattr(onednn, "find_library", lambda: None)
+    assert products.chosen("auto") == "numpy"
 
 
 def test_mkl_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(products, "find_library", lambda: None)
+    monkeypatch.setattr(mkl, "find_library", lambda: None)
+    mkl.shared.cache_clear()
     with pytest.raises(InputError, match=r"--blas: MKL is not installed; pip install"):
         products.chosen("mkl")
     with pytest.raises(InputError, match="not installed"):

@@ -24,7 +24,7 @@ def test_a_row_for_each_number_of_ranks_and_for_a_kill(tmp_path: Path) -> None:
     shown = invariance("-n", "1 3", "--data", data, "--epochs", 4)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     title, _, *rows, verdict = shown.stdout.splitlines()
-    assert title == "3 slices"
+    assert title == "8 slices"
     assert len({row.split()[2] for row in rows}) == 1
     assert [row.split(maxsplit=3)[3].split(",")[0] for row in rows] == ["1", "3", "3"]
     assert verdict == "3 times the same weights, optimizer state and metrics"

@@ -25,7 +25,7 @@ def test_digits_with_the_defaults(tmp_path: Path) -> None:
     summary = run_summary(tmp_path / "r")
     assert set(summary) >= SUMMARY
     assert summary["test_accuracy"] >= 0.955
-    assert (summary["ranks"], summary["slices"], summary["epochs"]) == (2, 2, 20)
+    assert (summary["ranks"], summary["slices"], summary["epochs"]) == (2, 8, 20)
     assert len(run_metrics(tmp_path / "r")) == 20
     assert result.stdout.count(summary["weights_sha256"][:12]) <= 1, "printed by several ranks"
 

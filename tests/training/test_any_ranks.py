@@ -15,6 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from distnn import Network, Trainer
+from distnn.errors import InputError
+from distnn.nn import products
 from distnn.nn.optimizers import OPTIMIZERS
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
@@ -22,6 +24,17 @@ from distnn.parallel.comm.mpi import MPI
 pytestmark = pytest.mark.mpi
 
 RANKS = MPI.COMM_WORLD.size
+
+
+def is_installed(blas: str) -> bool:
+    try:
+        products.chosen(blas)
+    except InputError:
+        return False
+    return True
+
+
+BLAS = [blas for blas in ("numpy", "onednn") if is_installed(blas)]
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,7 @@ class Combination:
     dropout: float = 0.0
     clip_norm: float | None = None
     seed: int = 0
+    blas: str = "auto"
 
     def trainer(self, comm: Communicator, update: str) -> Trainer:
         """A trainer at the beginning."""
@@ -48,7 +62,7 @@ class Combination:
         return Trainer(
             network, OPTIMIZERS[self.optimizer](),
             batch_size=self.batch, slices=self.slices, seed=self.seed, comm=comm,
-            update=update, clip_norm=self.clip_norm,
+            update=update, clip_norm=self.clip_norm, blas=self.blas,
         )  # fmt: skip
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
@@ -65,10 +79,11 @@ combinations = st.builds(
     hidden=st.lists(st.integers(1, 40), max_size=3).map(tuple),
     activation=st.sampled_from(("relu", "tanh", "sigmoid", "gelu")),
     optimizer=st.sampled_from(sorted(OPTIMIZERS)),
-    precision=st.sampled_from(("float32", "float64")),
+    precision=st.sampled_from(("float32", "float64", "bfloat16")),
     dropout=st.sampled_from((0.0, 0.4)),
     clip_norm=st.sampled_from((None, 0.05)),
     seed=st.integers(0, 99),
+    blas=st.sampled_from(BLAS),
 )
 
 
@@ -131,6 +146,7 @@ def same_on_all(results: dict[str, str]) -> None:
 @example(Combination(optimizer="adamw", batch=50, clip_norm=0.05, dropout=0.4))
 @example(Combination(precision="float64", hidden=(300, 200), slices=5))  # some granules
 @example(Combination(optimizer="sgd", hidden=(600, 500), items=132, batch=132, slices=4))
+@example(Combination(precision="bfloat16", blas=BLAS[-1], hidden=(600, 500), items=90, batch=80))
 @given(combinations)
 def test_one_hash_whatever_the_ranks(combination: Combination) -> None:
     results = {}

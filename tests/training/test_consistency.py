@@ -103,6 +103,15 @@ def test_another_machine_is_named_in_one_line() -> None:
     ]
 
 
+def test_other_instructions_for_products_are_named() -> None:
+    here = meta("ordered", 2, product="oneDNN 3.2.0 avx512_core_bf16")
+    recorded = meta("ordered", 2, product="oneDNN 3.2.0 avx512_core_amx")
+    assert consistency.start_messages(here, recorded) == [
+        "bits may differ from those of a run without a stop: "
+        "product oneDNN 3.2.0 avx512_core_bf16 here, oneDNN 3.2.0 avx512_core_amx recorded"
+    ]
+
+
 def test_mpis_own_sum_is_named_and_so_is_another_number_of_ranks() -> None:
     (line,) = consistency.start_messages(meta("mpi", 3), meta("mpi", 3))
     assert "--reduce mpi the bits of the result depend on the number of ranks, 3 here" in line

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distnn import SGD, Adam, DivergenceError, InputError, Network
+from distnn import SGD, Adam, DivergenceError, Network
 from distnn.config.options import TrainConfig
 from distnn.data.order import epoch_order
 from distnn.parallel.comm.communicator import Communicator
@@ -11,7 +11,7 @@ from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.run.position import Position
 from distnn.training.dataset import Dataset, from_arrays
-from distnn.training.session import MARGIN, Session, check_slices, vector_bytes
+from distnn.training.session import MARGIN, Session, vector_bytes
 
 WORLD = MPI.COMM_WORLD
 
@@ -163,15 +163,6 @@ def test_a_closed_session_leaves_the_weights_to_the_network() -> None:
     before = one.exchange.weights.copy()
     one.close()
     assert np.array_equal(one.network.vector, before)
-
-
-def test_slices_and_ranks() -> None:
-    check_slices(3, 3)
-    check_slices(8, 3)
-    with pytest.raises(InputError, match=r"3 ranks for 2 slices.*at most 2 ranks.*--slices 3"):
-        check_slices(2, 3)
-    with pytest.raises(InputError, match=r"at most 2 ranks, or begin another run with --slices 3"):
-        check_slices(2, 3, recorded=True)
 
 
 @pytest.mark.mpi

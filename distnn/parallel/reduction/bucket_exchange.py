@@ -20,7 +20,6 @@ from distnn.parallel.reduction.buckets import (
     Region,
     backward_order,
     plan_buckets,
-    row_blocks,
 )
 from distnn.parallel.reduction.engine import Clipping, Engine
 from distnn.parallel.reduction.exchange import Exchange, Layout, Rule
@@ -53,8 +52,7 @@ class BucketExchange(Exchange):
         roles = sharded_roles if sharded else rank0_roles
         comm = self.comm
         gradients = SharedGradients(memory, self.ownership, layout.size, layout.dtype)
-        self.vectors, last = gradients.vectors, gradients.tasks[-1]
-        self.tasks = [*gradients.tasks[:-1], last._replace(additions=())]
+        self.tasks, self.vectors = gradients.tasks, gradients.vectors
         self.weights = memory.array((layout.size,), layout.dtype)
         held = layout.size if comm.node == 0 else 0
         self.state = {name: memory.array((held,), layout.dtype) for name in layout.state}
@@ -64,11 +62,6 @@ class BucketExchange(Exchange):
         self._buckets, self._status = buckets, comm.status
         self._flags = StepFlags(memory, len(buckets))
         self._steps = self._count = self._last_stop = 0
-        # the additions that follow from the last slice are made as its gradients are completed
-        self._additions = {
-            block: [(self.vectors[a][lo:hi], self.vectors[b][lo:hi]) for a, b in last.additions]
-            for block, (lo, hi) in row_blocks(layout.grids).items()
-        }
         self._needed = _buckets_by_block(buckets)
         self._transfers = self._make_transfers(gradients, roles, keep=clip_norm is not None)
         clipping = None
@@ -126,8 +119,6 @@ class BucketExchange(Exchange):
     def _complete_gradient(self, layer: int, block: int) -> None:
         """A block of rows of the layer's gradient is complete."""
         self.phase("sum")
-        for left, right in self._additions[layer, block]:
-            np.add(left, right, out=left)
         self._count += 1
         self._flags.gradients_complete(self._count)
         self._progress.work(self._engine.move)

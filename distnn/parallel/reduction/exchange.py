@@ -82,9 +82,9 @@ class Exchange:
     """The vectors of one run on one rank. Every rank calls the same methods in the same order.
 
     In a step, a rank computes its slices in the order of `tasks`, each into its vector, and adds up
-    as its task says. It calls `start` before the backward pass of its last slice and `finish` after
-    it. Where `before_weights` is not None it is called before a block of weights is used, and
-    `after_gradient` after each block of gradients of the last slice.
+    as its task says. It calls `start` before its last backward pass, of one slice or several, and
+    `finish` after it. Where `before_weights` is not None it is called before a block of weights is
+    used, and `after_gradient` when a block is complete in all its vectors, sums included.
 
     Attributes:
         weights: (n,) the weights, once per node or once per rank.

@@ -1,6 +1,7 @@
 """Sums of the slices' losses, in the order of the tree."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.reduction import tree
@@ -29,9 +30,9 @@ class LossSums:
         """Whether the losses must be summed before the next step."""
         return self._steps == STEPS
 
-    def put(self, slice_number: int, loss: float) -> None:
-        """The loss sum of one of this rank's slices in the current step."""
-        self._losses[slice_number - self._first, self._steps] = loss
+    def put(self, slices: int | NDArray[np.intp], loss: float | NDArray[np.floating]) -> None:
+        """The loss sum of one of this rank's slices in the current step, or those of several."""
+        self._losses[slices - self._first, self._steps] = loss
 
     def next_step(self) -> None:
         """The current step is complete."""

@@ -20,7 +20,7 @@ PRESENT, PROBLEM, DIGEST = range(3)
 POLLS = 100  # some 50 us
 NAP = 0.0005  # seconds
 SHORT_LIMIT = 1.0  # seconds beyond the stall timeout, as a watchdog that stands knows more
-TURN = 0.4  # seconds that the lowest rank has to report before the others do
+TURN = 3.0  # seconds that the lowest rank has to report, and end the job, before the others do
 
 
 @contextmanager

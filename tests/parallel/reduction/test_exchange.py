@@ -157,11 +157,12 @@ def one_step(exchange: Exchange, step: int, before: np.ndarray, whole: bool, sto
             for block, (top, bottom) in enumerate(pairwise([0, *grids[layer - 1][0]])):
                 rows = slice(top, bottom)
                 matrices(vector, grids)[layer - 1][rows] = whole_gradient[layer - 1][rows]
+                for left, right in task.additions:
+                    sums, parts = (matrices(exchange.vectors[n], grids) for n in (left, right))
+                    sums[layer - 1][rows] += parts[layer - 1][rows]
                 assert np.array_equal(exchange.weights, before)  # which a backward pass needs
                 if is_last and exchange.after_gradient is not None:
                     exchange.after_gradient(layer, block)
-        for left, right in task.additions:
-            exchange.vectors[left] += exchange.vectors[right]
     return exchange.finish()
 
 
