@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from distnn.errors import DistnnError, DivergenceError, InputError, RankFailed, StopRequested
     from distnn.nn.network import Network
     from distnn.nn.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
+    from distnn.training.framed import prepare
+    from distnn.training.model import load
     from distnn.training.trainer import Trainer
 
 _HOMES = {
@@ -29,6 +31,8 @@ _HOMES = {
     "DivergenceError": "errors",
     "RankFailed": "errors",
     "StopRequested": "errors",
+    "load": "training.model",
+    "prepare": "training.framed",
 }
 
 __all__ = [
@@ -46,6 +50,8 @@ __all__ = [
     "RankFailed",
     "StopRequested",
     "Trainer",
+    "load",
+    "prepare",
 ]
 
 

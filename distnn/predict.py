@@ -1,6 +1,6 @@
 """Predict new rows: ``[mpirun -n N] python -m distnn.predict RUN_DIR --data FILE --output FILE``.
 
-Writes class numbers, or real outputs in the units of the training targets, one row for each row
+Writes names of classes, or real outputs in the units of the training targets, one row for each row
 of the data, to a .csv or .npy file.
 """
 
@@ -16,43 +16,54 @@ if TYPE_CHECKING:
     from distnn.parallel.comm.communicator import Communicator
     from distnn.training.prediction import Trained
 
+    Ids = tuple[str, list[str]] | None  # name and values of a column
+
 
 def predict(comm: "Communicator", argv: Sequence[str]) -> None:
     """Predict as the arguments say, on all ranks of the comm."""
     from distnn.training import prediction
+    from distnn.training.output import write_predictions
 
-    trained, rows, options = on_first(comm, _open, argv) or (None, None, None)
+    trained, rows, ids, options = on_first(comm, _open, argv) or (None, None, None, None)
     A = prediction.predict(comm, trained, rows)
 
     def save() -> None:
         assert trained is not None
         assert options is not None
         assert A is not None
-        prediction.write_predictions(options.output, trained, A, options.probabilities)
+        write_predictions(options.output, trained, A, options.probabilities, ids)
+        print(f"{len(A)} rows written to {options.output}")
 
     comm.on_first(save)
 
 
-def _open(argv: Sequence[str]) -> "tuple[Trained, Rows, PredictConfig]":
-    """Rank 0: the run and the rows; raises InputError."""
+def _open(argv: Sequence[str]) -> "tuple[Trained, Rows, Ids, PredictConfig]":
+    """Rank 0: the run, the rows and what is copied in front of them; raises InputError."""
     from distnn.config.command_line import parse_predict
-    from distnn.data.sources import open_features
+    from distnn.data.sources import open_features, read_texts
     from distnn.errors import InputError
+    from distnn.training.loading import table_options
     from distnn.training.prediction import Trained
 
     options = parse_predict(argv)
     trained = Trained.open(options.run_dir, options.checkpoint)
     if options.probabilities and not trained.is_classification:
         raise InputError("the run is a regression", where="--probabilities", remedy="leave it out")
-    features, _ = trained.column_names()
-    rows = open_features(options.data, trained.network.layers[0], features)
+    delimiter = table_options(trained.settings).delimiter
+    width = trained.network.layers[0]
+    rows = open_features(options.data, width, trained.preparation, delimiter)
+    ids = None
+    if options.id is not None:
+        if options.output.endswith(".npy"):
+            raise InputError("an .npy file has no place for it", "--id", "give a .csv --output")
+        ids = options.id, read_texts(options.data, options.id, delimiter)
     there = os.path.exists(options.output)
     if there and os.path.exists(options.data) and os.path.samefile(options.output, options.data):
         raise InputError("is the file with the rows", options.output, "give another --output")
     if os.path.isfile(options.output) and not options.force:
         remedy = "give another --output, or --force to replace it"
         raise InputError("is there already", options.output, remedy)
-    return trained, rows, options
+    return trained, rows, ids, options
 
 
 if __name__ == "__main__":

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 from distnn.command import on_first, run
 
 if TYPE_CHECKING:
-    from distnn.data.sources import Part
     from distnn.parallel.comm.communicator import Communicator
     from distnn.training.loading import Loader
     from distnn.training.run_files import RunFiles
 
 RUN_DIR = "DISTNN_RUN_DIR"  # of a job script, which cannot see what the config says
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("distnn.train")  # also where this is __main__
 
 
 def train(comm: "Communicator", argv: Sequence[str]) -> None:
@@ -61,6 +60,8 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
         classify, validation = shape.is_classification, loaded.validation
         data = TrainingData(loaded.train, loaded.test, classify, recorded, validation, loaded.units)
         trainer = Trainer(network, optimizer, comm=comm, config=config)
+        for line in [] if loader is None else loader.description():
+            log.info("%s", line)
         _, summary = trainer.run(comm, data, config.epochs, files, started)
     except StopRequested as error:
         where = f"; go on with --run-dir {files.directory} --resume" if files else ""
@@ -88,11 +89,11 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
         InputError: flags, files or directory cannot be used.
     """
     from distnn.config.command_line import parse_train
-    from distnn.data.sources import open_data, open_test_data
+    from distnn.data.sources import open_data
     from distnn.errors import DistnnError
     from distnn.run.directory import default_path
     from distnn.training.factory import resolve
-    from distnn.training.loading import Loader
+    from distnn.training.loading import Loader, open_validation, table_options
     from distnn.training.run_files import RunFiles
     from distnn.training.slices import check_slices, chosen_slices, from_ranks_message
     from distnn.training.training_data import check_options
@@ -109,12 +110,9 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
         slices = chosen_slices(config.slices, config.batch_size, ranks)
         check_slices(slices, ranks, recorded=files.is_resumed)
         config = dataclasses.replace(config, slices=slices)
-        source = open_data(config.data, config.test_data, config.target, config.weight)
-        validation: Part | float | None = config.validation_share
-        if config.validation is not None and validation is None:
-            names = source.train.feature_names, source.train.target_names
-            validation = open_test_data(config.validation, config.target, *names, config.weight)
-        loader = Loader.open(source, config.output, config.loss, validation, config.seed)
+        options, preparation = table_options(config), files.preparation()
+        source = open_data(config.data, config.test_data, config.target, options, preparation)
+        loader = Loader.open(source, config, open_validation(config, source.train))
         loader.scaled_as = files.scaled_as(config)
         config = resolve(config, loader.shape())
         check_options(config, loader.shape().is_classification, loader.validation is not None)

@@ -86,13 +86,13 @@ def read_config(folder: Path, content: bytes) -> Path:
     path.write_bytes(content)
     settings = parse_train([str(path)])
     settings.check()
-    resolve(settings, Loader.open(open_data("digits"), settings.output, settings.loss).shape())
+    resolve(settings, Loader.open(open_data("digits"), settings).shape())
     return path
 
 
 def read_data(path: Path) -> None:
     source = open_data(str(path))
-    loader = Loader.open(source, None, None)
+    loader = Loader.open(source, TrainConfig())
     shape = loader.shape()
     for part in filter(None, (source.train, source.test)):
         fill(part.x, np.empty((len(part.x), 1 + shape.features), np.float32))

@@ -25,6 +25,8 @@ OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adam
 SCHEDULES = ("constant", "step", "linear", "cosine")
 INITIALIZERS = ("glorot", "he", "lecun", "normal")
 PRECISIONS = ("float32", "float64", "bfloat16")
+TASKS = ("classification", "regression")
+DELIMITERS = ("comma", "semicolon", "tab", "bar", "space")
 REDUCTIONS = ("ordered", "mpi")
 UPDATES = ("auto", "rank0", "sharded")
 BLAS = ("auto", "numpy", "onednn", "mkl")
@@ -75,13 +77,34 @@ class TrainConfig(_Options):
     """
 
     data: str = option(
-        "digits", "data", "digits, or a path: .npz, folder of IDX files, .csv", is_path=True
+        "digits",
+        "data",
+        "digits, or a path: .npz, folder of IDX files, .csv, .tsv (.gz), .parquet, "
+        "folder of such tables",
+        is_path=True,
     )
     test_data: str | None = option(None, "data", "A second file, with the test set", is_path=True)
     target: str | None = option(
         None, "data", "Target column (its name, or its number from 0 on without a header), "
         "several as price,tax; or name of the target array",
     )  # fmt: skip
+    task: str | None = option(
+        None, "data", "What the targets are; by default told from them", choices=TASKS
+    )
+    drop: str | None = option(None, "data", "Columns of a table to leave out, as id,date")
+    categorical: str | None = option(
+        None, "data", "Columns of numbers that are categories, as zip,month"
+    )
+    missing: str = option(
+        "impute", "data", "Gaps in a table: filled by the median and marked, or refused",
+        choices=("impute", "refuse"),
+    )  # fmt: skip
+    target_transform: str | None = option(
+        None, "data", "Train on the logarithm of positive targets", choices=("log",)
+    )
+    delimiter: str | None = option(
+        None, "data", "Between the fields of a csv file; by default found", choices=DELIMITERS
+    )
     weight: str | None = option(
         None, "data", "Column or array with a weight for each row: its share of loss and metrics"
     )
@@ -266,14 +289,15 @@ class PredictConfig(_Options):
 
     run_dir: str = option("", "run", "The run's directory", positional=True)
     checkpoint: str = option("latest", "run", BEST)
-    data: str = option("", "data", "File with the rows: .npz, .npy, .csv, IDX")
+    data: str = option("", "data", "File with the rows: .npz, .npy, IDX, a table")
     output: str = option(
         "", "output", "File to write: .csv or .npy",
         pattern=r"(?s:.*\.(csv|npy))", expects="a name that ends in .csv or .npy",
     )  # fmt: skip
     probabilities: bool = option(
-        False, "output", "Write the network's outputs instead of class numbers"
+        False, "output", "Write a probability for each class instead of the class"
     )
+    id: str | None = option(None, "output", "Column of the table to copy in front of each row")
     force: bool = option(False, "output", "Replace the file if it is there")
 
 

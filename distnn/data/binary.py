@@ -145,13 +145,14 @@ def _fortran_blocks(
         yield columns.T.reshape(b, features)
 
 
-def npy_rows(opener: Opener, size: int, where: str) -> Rows:
+def npy_rows(opener: Opener, size: int, where: str, text: bool = False) -> Rows:
     """Rows of an array in NumPy's npy format (numpy.lib.format, versions 1 and 2).
 
     Args:
         opener: opens the array's bytes, header included.
         size: how many bytes there are.
         where: file and array.
+        text: whether the array may hold text, as class names.
 
     Raises:
         InputError: no npy header; objects or no numbers; another size than it says; empty.
@@ -159,7 +160,8 @@ def npy_rows(opener: Opener, size: int, where: str) -> Rows:
     with damage_named(where), opener() as stream:
         head = io.BytesIO(read_some(stream, NPY_HEADER_LIMIT + 12, where))
     shape, fortran, dtype = _npy_header(head, where)
-    check_numeric(dtype, where)
+    if not (text and dtype.kind == "U" and dtype.itemsize):
+        check_numeric(dtype, where)
     if len(shape) > MAX_DIMENSIONS or any(length < 0 for length in shape):
         raise InputError(f"impossible shape {shape}", where=where, remedy="make the file again")
     check_size(math.prod(shape) * dtype.itemsize, size - head.tell(), where)

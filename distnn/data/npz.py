@@ -42,7 +42,11 @@ class Npz:
     def __contains__(self, name: str) -> bool:
         return name in self._members
 
-    def rows(self, name: str) -> Rows:
+    def labels(self, name: str) -> Rows:
+        """As `rows`, of targets: they may be text."""
+        return self.rows(name, text=True)
+
+    def rows(self, name: str, text: bool = False) -> Rows:
         """The array as Rows; InputError if it is missing, damaged, empty or not of numbers."""
         where = f"{self.path}, {name}"
         if name not in self._members:
@@ -64,7 +68,7 @@ class Npz:
                 where=where,
                 remedy="copy or make the file again",
             )
-        return npy_rows(lambda: self._open(info, where), info.file_size, where)
+        return npy_rows(lambda: self._open(info, where), info.file_size, where, text)
 
     @contextmanager
     def _open(self, info: zipfile.ZipInfo, where: str) -> Iterator[IO[bytes]]:

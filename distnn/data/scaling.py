@@ -36,14 +36,20 @@ class Scaling:
         return cls(np.zeros(features), np.ones(features))
 
     @classmethod
-    def measure(cls, X: Array, source: npt.DTypeLike) -> Self:
+    def measure(
+        cls, X: Array, source: npt.DTypeLike, is_scaled: npt.NDArray[np.bool_] | None = None
+    ) -> Self:
         """The scaling of features.
 
         Args:
             X: (n, 1 + n0) float, as ``fill`` leaves it; column 0 is not looked at.
             source: type of the numbers in the file. Integers (pixels) are divided by their
                 largest magnitude, one number for all features; real features are standardised.
+            is_scaled: (n0,), which features are; None: all. The 0 and 1 of a category stay.
         """
+        if is_scaled is not None and not is_scaled.all():
+            found = cls.standardise(X[:, 1:])
+            return cls(np.where(is_scaled, found.shift, 0.0), np.where(is_scaled, found.scale, 1.0))
         if np.dtype(source).kind not in "biu":
             return cls.standardise(X[:, 1:])
         largest = max((float(np.abs(block).max()) for block in _blocks(X[:, 1:])), default=0.0)
@@ -116,6 +122,66 @@ class Scaling:
         if not (sound and np.isfinite(scale).all() and (scale > 0).all()):
             raise InputError("shift and scale are damaged", where="scaling")
         return cls(shift, scale)
+
+
+LOG = "log"
+
+
+@dataclass(frozen=True)
+class Units:
+    """How real targets became what a network is trained on, and the way back.
+
+    Attributes:
+        scaling: by the moments of the training set; None: not scaled.
+        transform: "log": the natural logarithm was taken before; or None.
+    """
+
+    scaling: Scaling | None = None
+    transform: str | None = None
+
+    @property
+    def are_linear(self) -> bool:
+        """Whether R2 is the same in both units."""
+        return self.transform is None
+
+    def undo(self, A: Array) -> None:
+        """Outputs or scaled targets (n, k) as values in the targets' own unit, in place."""
+        if self.scaling is not None:
+            self.scaling.undo(A)
+        if self.transform == LOG:
+            with np.errstate(over="ignore"):
+                np.exp(A, out=A)
+
+    def own(self, Y: Array) -> Array:
+        """Outputs or targets (n, k) in the targets' own unit, float64; Y stays as it is."""
+        own = Y.astype(np.float64)
+        self.undo(own)
+        return own
+
+    def to_json(self) -> dict[str, Any]:
+        """For the other ranks."""
+        arrays = {} if self.scaling is None else self.scaling.arrays()
+        return {
+            "transform": self.transform,
+            "scaling": {key: array.tolist() for key, array in arrays.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        scaling = Scaling.from_arrays(value["scaling"]) if value["scaling"] else None
+        return cls(scaling, value["transform"])
+
+
+def log_of_targets(Y: Array, where: str) -> Array:
+    """The natural logarithm of targets (n, k); InputError where one is not positive."""
+    if not (Y > 0).all():
+        row = int((Y <= 0).any(axis=1).argmax())
+        value = Y[row][Y[row] <= 0][0]
+        what = f"{value:g} has no logarithm"
+        remedy = "leave --target-transform log out, or give positive targets"
+        raise InputError(what, f"{where}, row {row} (counted from 0)", remedy)
+    return np.log(Y)
 
 
 def _blocks(Y: Array) -> Iterator[Array]:

@@ -1,38 +1,28 @@
 """Opening a data set by its path, in whichever format it is."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from distnn.data.folder import is_table, open_table
 from distnn.data.idx import idx_files, idx_pair, idx_rows
 from distnn.data.npz import Npz, npy_file_rows
+from distnn.data.options import TableOptions
+from distnn.data.part import Part, feature_rows, like_part, training_part
+from distnn.data.preparation import Preparation
 from distnn.data.rows import Array, Rows
-from distnn.data.table import Table
 from distnn.errors import InputError
 
 DIGITS = Path(__file__).with_name("digits.npz")
 ARRAYS = "arrays"  # stands for a path where the rows were a program's own
-FORMATS = "give digits, an .npz file, a folder of IDX files or a .csv file"
-
-
-@dataclass(frozen=True)
-class Part:
-    """One set of rows with their targets: for training or for testing.
-
-    Attributes:
-        x: rows (n, ...).
-        y: targets (n,) or (n, k), in the type of the file.
-        y_where: file and array of the targets, for error messages.
-        feature_names, target_names: where the format has them.
-        weight: (n,) of the rows, as the file has them; None where each counts 1.
-    """
-
-    x: Rows
-    y: Array
-    y_where: str
-    feature_names: tuple[str, ...] | None = None
-    target_names: tuple[str, ...] | None = None
-    weight: Array | None = None
+FORMATS = (
+    "give digits, an .npz file, a folder of IDX files, a .csv, .tsv (.gz) or .parquet file, or a"
+    " folder of such tables"
+)
+NO_OPTIONS = TableOptions()
 
 
 @dataclass(frozen=True)
@@ -47,23 +37,25 @@ def open_data(
     path: str,
     test_path: str | None = None,
     target: str | None = None,
-    weight: str | None = None,
+    options: TableOptions = NO_OPTIONS,
+    preparation: Preparation | None = None,
 ) -> Source:
     """Open a data set for training.
 
     Args:
-        path: ``digits`` (bundled), an npz file, a folder of IDX files, or a csv file.
+        path: ``digits`` (bundled), an npz file, a folder of IDX files, or a table (csv, Parquet, a
+            folder of either).
         test_path: a second data set to test on; it takes the place of the first one's test set.
-        target: the target's array (npz) or its columns, joined by commas (csv).
-        weight: the array (npz) with a weight for each row.
+        target: the target's array (npz) or its columns, joined by commas (tables).
+        options: of tables.
+        preparation: of a run that goes on; None: it is learnt from the training set.
 
     Raises:
         InputError: the file, or what it holds, cannot be used.
     """
-    train, test = _open_parts(path, target, replaced=test_path is not None, weight=weight)
+    train, test = _open_parts(path, target, test_path is not None, options, preparation)
     if test_path is not None:
-        names = train.feature_names, train.target_names
-        test = open_test_data(test_path, target, *names, weight)
+        test = open_test_data(test_path, target, train.preparation, train.target_names, options)
     if test is not None:
         check_features(test.x, train.x.features)
     return Source(train, test)
@@ -72,55 +64,78 @@ def open_data(
 def open_test_data(
     path: str,
     target: str | None = None,
-    feature_names: Sequence[str] | None = None,
+    preparation: Preparation | None = None,
     target_names: Sequence[str] | None = None,
-    weight: str | None = None,
+    options: TableOptions = NO_OPTIONS,
 ) -> Part:
     """Open a data set to test on: its test part if it has one, otherwise all of it.
 
     Args:
-        path, target: as for ``open_data``; an npz file may also hold just x and y.
-        feature_names, target_names: those of the training set; a csv file's columns are found by
+        path, target, options: as for ``open_data``; an npz file may also hold just x and y.
+        preparation, target_names: those of the training set; a table's columns are found by
             them.
-        weight: as for ``open_data``.
     """
     file = _existing(path, target)
-    if weight is not None and file.suffix != ".npz":
-        raise _no_weights(path)
+    if is_table(file):
+        table = open_table(file, options.delimiter)
+        if preparation is None:
+            return training_part(table, target, options)
+        return like_part(table, preparation, target, target_names, options)
+    _check_weight(options, file)
     if file.is_dir():
         files = idx_files(file)
         return _idx_part(file, files, "test" if "test-images" in files else "train")
-    if file.suffix == ".csv":
-        return _csv_part(Table(file), target, feature_names, target_names)
     if file.suffix == ".npz":
         npz = Npz(file)
         y_train, y_test = _npz_targets(npz, target)
         if "x_test" in npz:
-            return _npz_part(npz, "x_test", y_test, weight)
+            return _npz_part(npz, "x_test", y_test, options.weight)
         if "x" in npz and "x_train" not in npz:
-            return _npz_part(npz, "x", target or "y", weight)
-        return _npz_part(npz, "x_train", y_train, weight)
+            return _npz_part(npz, "x", target or "y", options.weight)
+        return _npz_part(npz, "x_train", y_train, options.weight)
     raise InputError("unknown format", where=path, remedy=FORMATS)
 
 
 def open_features(
-    path: str, expected_features: int | None = None, feature_names: Sequence[str] | None = None
+    path: str,
+    expected_features: int | None = None,
+    preparation: Preparation | None = None,
+    delimiter: str | None = None,
 ) -> Rows:
     """Open rows to predict, without targets.
 
     Args:
         path: ``digits`` (its test set), an npz file (x, or x_test, or x_train, or its only array),
-            an npy file, an IDX file or a folder of them, or a csv file.
+            an npy file, an IDX file or a folder of them, or a table.
         expected_features: what the network takes.
-        feature_names: a csv file's columns are found by them; others are left out.
+        preparation: of the training set; a table's columns are found by it, others are left out.
+        delimiter: of a csv file; None: it is found.
 
     Raises:
         InputError: as ``open_data``; another number of features than expected.
     """
-    rows = _open_rows(_existing(path), feature_names)
+    file = _existing(path)
+    if is_table(file):
+        table = open_table(file, delimiter)
+        rows = feature_rows(table, preparation or Preparation.of_numbers(None, table.columns))
+    else:
+        rows = _open_rows(file)
     if expected_features is not None:
         check_features(rows, expected_features)
     return rows
+
+
+def read_texts(path: str, name: str, delimiter: str | None = None) -> list[str]:
+    """A column of a table as it is written there, for example of identifiers.
+
+    Raises:
+        InputError: no table, or it has no such column.
+    """
+    file = _existing(path)
+    if not is_table(file):
+        raise InputError("is no table, and has no columns with names", path, "leave --id out")
+    table = open_table(file, delimiter)
+    return [text for block in table.texts(table.column(name)) for text in block]
 
 
 def check_features(x: Rows, expected: int) -> None:
@@ -133,40 +148,50 @@ def check_features(x: Rows, expected: int) -> None:
         )
 
 
-def _no_weights(path: str) -> InputError:
-    return InputError("has no weights by name", path, "give an .npz file with such an array")
+def _check_weight(options: TableOptions, file: Path) -> None:
+    """InputError if weights are named in a file whose arrays have no names."""
+    if options.weight is not None and file.suffix != ".npz":
+        what = "has no weights by name"
+        raise InputError(what, str(file), "give a table or an .npz file that has them")
 
 
 def _open_parts(
-    path: str, target: str | None, replaced: bool, weight: str | None
+    path: str,
+    target: str | None,
+    replaced: bool,
+    options: TableOptions,
+    preparation: Preparation | None,
 ) -> tuple[Part, Part | None]:
     """Training part and test part, which is left out if another one replaces it."""
     file = _existing(path, target)
-    if weight is not None and file.suffix != ".npz":
-        raise _no_weights(path)
+    if is_table(file):
+        table = open_table(file, options.delimiter)
+        if preparation is None:
+            return training_part(table, target, options), None
+        return like_part(table, preparation, target, None, options, told=False), None
+    if options.named:
+        what = f"{path} is no table, and has no columns with names"
+        raise InputError(what, options.named, "leave this out")
+    _check_weight(options, file)
     if file.is_dir():
         files = idx_files(file)
         train = _idx_part(file, files, "train")
         has_test = not replaced and ("test-images" in files or "test-labels" in files)
         return train, _idx_part(file, files, "test") if has_test else None
-    if file.suffix == ".csv":
-        return _csv_part(Table(file), target, None, None), None
     if file.suffix == ".npz":
         npz = Npz(file)
         y_train, y_test = _npz_targets(npz, target)
-        train = _npz_part(npz, "x_train", y_train, weight)
+        train = _npz_part(npz, "x_train", y_train, options.weight)
         has_test = not replaced and ("x_test" in npz or y_test in npz)
-        return train, _npz_part(npz, "x_test", y_test, weight) if has_test else None
+        return train, _npz_part(npz, "x_test", y_test, options.weight) if has_test else None
     raise InputError("unknown format", where=path, remedy=FORMATS)
 
 
-def _open_rows(file: Path, feature_names: Sequence[str] | None) -> Rows:
+def _open_rows(file: Path) -> Rows:
     if file.suffix == ".npz":
         return _npz_features(Npz(file))
     if file.suffix == ".npy":
         return npy_file_rows(file)
-    if file.suffix == ".csv":
-        return _csv_features(Table(file), feature_names)
     if not file.is_dir():
         return idx_rows(file)
     files = idx_files(file)
@@ -181,7 +206,8 @@ def _existing(path: str, target: str | None = None) -> Path:
     try:
         folder, there = file.is_dir(), file.exists()
         if folder or file.is_file():
-            if target is not None and (folder or path == "digits"):
+            of_idx = folder and not is_table(file)
+            if target is not None and (of_idx or path == "digits"):
                 raise InputError(
                     f"{path} has its own targets", where="--target", remedy="leave this flag out"
                 )
@@ -205,15 +231,16 @@ def _npz_targets(npz: Npz, target: str | None) -> tuple[str, str]:
     return f"{stem}_train", f"{stem}_test"
 
 
-def _npz_part(npz: Npz, x_name: str, y_name: str, weight: str | None = None) -> Part:
-    x, y = npz.rows(x_name), npz.rows(y_name)
+def _npz_part(npz: Npz, x_name: str, y_name: str, weight: str | None) -> Part:
+    x, y = npz.rows(x_name), npz.labels(y_name)
     if len(x) != len(y):
         raise InputError(
             f"{x_name} has {len(x)} rows, {y_name} has {len(y)}",
             where=str(npz.path),
             remedy="give one target for each row",
         )
-    return Part(x, y.read(), y.where, weight=_npz_weights(npz, x_name, weight))
+    weights = _npz_weights(npz, x_name, weight)
+    return Part(x, _readable(y.read(), y.where), y.where, weights=weights)
 
 
 def _npz_weights(npz: Npz, x_name: str, weight: str | None) -> Array | None:
@@ -222,6 +249,13 @@ def _npz_weights(npz: Npz, x_name: str, weight: str | None) -> Array | None:
         return None
     name = weight.removesuffix("_train") + x_name.removeprefix("x")
     return npz.rows(name if name in npz else weight).read()
+
+
+def _readable(y: Array, where: str) -> Array:
+    """Targets; InputError where text holds what is no character, as in a damaged file."""
+    if y.dtype.kind == "U" and (np.ascontiguousarray(y).view(np.uint32) > sys.maxunicode).any():
+        raise InputError("damaged text", where, "copy or make the file again")
+    return y
 
 
 def _npz_features(npz: Npz) -> Rows:
@@ -235,40 +269,3 @@ def _npz_features(npz: Npz) -> Rows:
 def _idx_part(folder: Path, files: dict[str, Path], part: str) -> Part:
     x, y = idx_pair(folder, files, part)
     return Part(x, y.read(), y.where)
-
-
-def _csv_part(
-    table: Table,
-    target: str | None,
-    feature_names: Sequence[str] | None,
-    target_names: Sequence[str] | None,
-) -> Part:
-    """Columns by the names of the training set, where both have names, otherwise by ``target``."""
-    if table.names is not None and feature_names is not None and target_names is not None:
-        targets = [table.column(name) for name in target_names]
-        features = [table.column(name) for name in feature_names]
-    else:
-        targets = [table.columns - 1] if target is None else table.columns_of(target)
-        features = [j for j in range(table.columns) if j not in set(targets)]
-    if not features:
-        raise InputError(
-            f"{table.columns} columns, none is left for the features",
-            where=str(table.path),
-            remedy="separate features and target by commas",
-        )
-    y = table.read(targets)  # (n, k)
-    where = f"{table.path}, " + ", ".join(table.title(j) for j in targets)
-    return Part(
-        x=table.rows(features, len(y)),
-        y=y[:, 0] if len(targets) == 1 else y,
-        y_where=where,
-        feature_names=table.names and tuple(table.names[j] for j in features),
-        target_names=table.names and tuple(table.names[j] for j in targets),
-    )
-
-
-def _csv_features(table: Table, feature_names: Sequence[str] | None) -> Rows:
-    columns = list(range(table.columns))
-    if table.names is not None and feature_names is not None:
-        columns = [table.column(name) for name in feature_names]
-    return table.rows(columns, len(table.read(columns[:1])))

@@ -6,13 +6,12 @@ sums in float64, and the sums are added in the order of the tree. What needs all
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distnn.data.scaling import Scaling
+from distnn.data.scaling import Units
 from distnn.errors import InputError
 from distnn.nn.backprop import SlicePass
 from distnn.nn.network import Network, decide
@@ -28,37 +27,6 @@ Array = NDArray[Any]
 ROWS = 256  # of a slice: enough for fast products, few enough for many ranks to share the work
 MOST_SCORES = 1 << 28  # outputs that are kept to put them in order, over all ranks
 DECIDED = ("balanced-accuracy", "f1")  # metrics that need each row's decision
-
-# What undoes a --target-transform, by its name.
-INVERSES: dict[str, Callable[[Array], Array]] = {"log": np.exp}
-
-
-@dataclass(frozen=True)
-class Units:
-    """From the numbers that a network is trained on back to the targets' own.
-
-    Attributes:
-        shift, scale: of the `Scaling` of the targets; None if they are used as they are.
-        transform: what they went through before that, a name in `INVERSES`; None for nothing.
-    """
-
-    shift: Sequence[float] | None = None
-    scale: Sequence[float] | None = None
-    transform: str | None = None
-
-    @classmethod
-    def of(cls, scaling: Scaling | None, transform: str | None = None) -> "Units":
-        """The units of scaled targets."""
-        if scaling is None:
-            return cls(transform=transform)
-        return cls(scaling.shift.tolist(), scaling.scale.tolist(), transform)
-
-    def own(self, Y: Array) -> Array:
-        """Outputs or targets (b, n_L) in the targets' own unit, float64; Y stays as it is."""
-        Y = Y.astype(np.float64)
-        if self.shift is not None and self.scale is not None:
-            Scaling.from_arrays({"shift": self.shift, "scale": self.scale}).undo(Y)
-        return Y if self.transform is None else INVERSES[self.transform](Y)
 
 
 class Evaluation:
@@ -144,7 +112,7 @@ class Evaluation:
 
     def _in_units(self, wanted: Sequence[str]) -> bool:
         """Whether sums are taken in the targets' own unit, too. R2 needs them after a transform."""
-        return "rmse" in wanted or "mae" in wanted or self.units.transform is not None
+        return "rmse" in wanted or "mae" in wanted or not self.units.are_linear
 
     def _has_log_loss(self, wanted: Sequence[str]) -> bool:
         network = self.network
@@ -243,7 +211,7 @@ class Evaluation:
             return {"r2": scores.r2(residual, self._deviation(own=False))}
         own_residual, errors = sums[1 + n_L : 1 + 2 * n_L], sums[1 + 2 * n_L :]
         # a straight line changes no R2: without a transform it has the same bits everywhere
-        if own := self.units.transform is not None:
+        if own := not self.units.are_linear:
             residual = own_residual
         return {
             "rmse": np.sqrt(own_residual / total),

@@ -75,3 +75,17 @@ def build_network(config: TrainConfig, shape: Shape) -> Network:
         init=config.init,
         dropout=config.dropout,
     )
+
+
+def with_network(config: TrainConfig, network: Network, optimizer: Optimizer) -> TrainConfig:
+    """The options with those that a network and an optimizer hold."""
+    made, rule = network.config(), optimizer.config()
+    values = {
+        "hidden": list(network.layers[1:-1]),
+        **{key: made[key] for key in ("activation", "output", "loss", "init", "dropout")},
+        "precision": made["dtype"],
+        "optimizer": optimizer.name,
+        **{key: rule.get(key) for key in ("learning_rate", "weight_decay", "momentum")},
+    }
+    given = frozenset(config.to_dict()) - {"data", "epochs"}  # a resumed run must have the same
+    return dataclasses.replace(config, **values, given=given)

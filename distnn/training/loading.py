@@ -3,15 +3,18 @@
 Rank 0 reads, checks and scales; a data set that cannot be used is an error on every rank.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from distnn.data.scaling import Scaling
+from distnn.config.options import TrainConfig
+from distnn.data.options import TableOptions
+from distnn.data.scaling import Scaling, Units, log_of_targets
 from distnn.data.split import held_out, taken
 from distnn.data.targets import CLASSIFICATION, REGRESSION, Targets
+from distnn.errors import InputError, printable
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory, needed_bytes
 from distnn.training.dataset import (
@@ -23,7 +26,6 @@ from distnn.training.dataset import (
     shared_bytes,
     write,
 )
-from distnn.training.evaluation import Units
 from distnn.training.weighting import check_some, checked_weights
 
 if TYPE_CHECKING:  # only rank 0 opens files
@@ -77,6 +79,7 @@ class Loader:
         test, validation: their targets checked; None without one.
         scale_targets: standardise real targets, so that a network with linear output need not
             first grow to the scale of dollars or kelvins.
+        transform: of real targets, before they are scaled: "log" or None.
         tensors: what a checkpoint keeps of it, complete when it is read.
         scaled_as: tensors of the run's checkpoint, if it goes on: data are scaled as those that the
             network was trained on, also where they have changed.
@@ -86,6 +89,7 @@ class Loader:
     targets: Targets
     test: "Part | None"
     scale_targets: bool
+    transform: str | None = None
     tensors: dict[str, Array] = field(default_factory=dict)
     scaled_as: dict[str, Array] = field(default_factory=dict)
     validation: "Part | None" = None
@@ -94,35 +98,51 @@ class Loader:
     def open(
         cls,
         source: "Source",
-        output: str | None,
-        loss: str | None,
+        config: TrainConfig,
         validation: "Part | float | None" = None,
-        seed: int = 0,
     ) -> "Loader":
-        """Deduce the task of a source and check its targets.
+        """Deduce the task of a source, if it is not given, and check its targets.
 
         Args:
+            config: task, output, loss, transform of the targets, and seed.
             validation: a set, or a share of the training rows, drawn by `data.split.held_out`.
 
         Raises:
-            InputError: targets or weights cannot be used.
+            InputError: targets or weights cannot be used, do not fit the task or have no logarithm.
         """
         train, test = _weighed(source.train), _weighed(source.test)
         assert train is not None
-        targets = Targets.deduce(train.y, output, loss, train.y_where)
+        transform, task = config.target_transform, config.task
+        if transform is not None and task is None:
+            task = REGRESSION  # a logarithm is of amounts
+        by_value = train.preparation is not None
+        targets = Targets.deduce(train.y, config.output, config.loss, train.y_where, task, by_value)
+        if transform is not None and targets.task != REGRESSION:
+            remedy = "leave it out, or say --task regression"
+            raise InputError("the targets are classes", "--target-transform", remedy)
         if isinstance(validation, float):
-            train, targets, validation = _split(train, targets, validation, seed)
-        elif validation is not None:
-            from distnn.data.sources import check_features  # which rank 0 alone loads
-
-            check_features(validation.x, train.x.features)
-            validation = _weighed(validation)
+            train, targets, validation = _split(train, targets, validation, config.seed)
         test, validation = (
             part and replace(part, y=targets.check(part.y, part.y_where))
-            for part in (test, validation)
+            for part in (test, _weighed(validation))
         )
-        scale = targets.task == REGRESSION and output in (None, "identity")
-        return cls(train, targets, test, scale, validation=validation)
+        if transform is not None:
+            targets = replace(targets, values=log_of_targets(targets.values, targets.where))
+            test, validation = (
+                part and replace(part, y=log_of_targets(part.y, part.y_where))
+                for part in (test, validation)
+            )
+        scale = targets.task == REGRESSION and config.output in (None, "identity")
+        return cls(train, targets, test, scale, transform, validation=validation)
+
+    def description(self) -> list[str]:
+        """What was understood of the data: one line, and one for whatever else is to be known."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        rows = {name: len(part.x) for name, part in parts.items() if part is not None}
+        counts = ", ".join(f"{count} {name}" for name, count in rows.items())
+        features = f"{self.train.x.features} features"
+        first = f"{self.targets.description()}, {features}, {sum(rows.values())} rows: {counts}"
+        return [first, *(printable(note) for note in self.train.notes)]
 
     def shape(self) -> Shape:
         """The sizes of the data set."""
@@ -131,7 +151,7 @@ class Loader:
         test_items = 0 if self.test is None else len(self.test.x)
         validation_items = 0 if self.validation is None else len(self.validation.x)
         parts = (self.train, self.test, self.validation)
-        weighted = any(part is not None and part.weight is not None for part in parts)
+        weighted = any(part is not None and part.weights is not None for part in parts)
         return Shape(
             targets.task, rows.features, targets.n_out, classes, len(rows), test_items,
             validation_items, weighted,
@@ -140,11 +160,13 @@ class Loader:
     def read(self, train: Dataset, test: Dataset | None, validation: Dataset | None = None) -> None:
         """Fill the data sets; raises InputError for a value that is not finite or too large."""
         values, where = self.targets.values, self.targets.where
-        write(train, self.train.x, values, where, None, self.train.weight)
+        write(train, self.train.x, values, where, None, self.train.weights)
         self.tensors["data"] = digest(train)
         scaling = self._recorded("scaling", train.X.shape[1] - 1)
         if scaling is None:
-            scaling = Scaling.measure(train.X, self.train.x.dtype)
+            preparation = self.train.preparation
+            mask = None if preparation is None else preparation.is_scaled
+            scaling = Scaling.measure(train.X, self.train.x.dtype, mask)
         scaling.apply(train.X)
         self._keep("scaling", scaling)
         target_scaling = None
@@ -158,10 +180,6 @@ class Loader:
             if dataset is not None and part is not None:
                 write_scaled(dataset, part, scaling, target_scaling)
 
-    def units(self) -> Units:
-        """What brings outputs back to the targets' own unit, after `read`."""
-        return Units.of(saved_scaling(self.tensors, "target_scaling"))
-
     def recorded(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """What a checkpoint says of the data set (metadata and tensors), after `read`."""
         about = {
@@ -169,8 +187,17 @@ class Loader:
             "classes": self.targets.classes,
             "feature_names": self.train.feature_names,
             "target_names": self.train.target_names,
+            "class_names": self.targets.names,
         }
+        if self.train.preparation is not None:
+            about["preparation"] = self.train.preparation.to_json()
+        if self.transform is not None:
+            about["target_transform"] = self.transform
         return about, self.tensors
+
+    def units(self) -> Units:
+        """The unit of real targets, after `read`."""
+        return Units(saved_scaling(self.tensors, "target_scaling"), self.transform)
 
     def _recorded(self, name: str, columns: int) -> Scaling | None:
         scaling = saved_scaling(self.scaled_as, name)
@@ -185,7 +212,7 @@ def write_scaled(
     dataset: Dataset, part: "Part", scaling: Scaling, target_scaling: Scaling | None
 ) -> None:
     """Rank 0: fill a data set with rows and checked targets, scaled as the training set."""
-    write(dataset, part.x, part.y, part.y_where, scaling, part.weight)
+    write(dataset, part.x, part.y, part.y_where, scaling, part.weights)
     if target_scaling is not None:
         target_scaling.apply_targets(dataset.T)
 
@@ -223,20 +250,43 @@ def load(
         assert loader is not None
         with np.errstate(over="ignore"):
             loader.read(train, test, validation)
-        return asdict(loader.units())
+        return loader.units().to_json()
 
-    units = Units(**comm.broadcast(comm.on_first(read)))
+    units = Units.from_json(comm.broadcast(comm.on_first(read)))
     for dataset in filter(None, (train, test, validation)):
         share(comm, dataset)
         check_some(dataset, "weight")
     return Loaded(train, test, validation, units)
 
 
+def table_options(config: TrainConfig) -> TableOptions:
+    """How the columns of a table are to be used."""
+    return TableOptions(
+        config.drop,
+        config.categorical,
+        config.weight,
+        config.missing == "impute",
+        config.delimiter,
+    )
+
+
+def open_validation(config: TrainConfig, train: "Part") -> "Part | float | None":
+    """Rank 0: the validation set that a configuration asks for, or the share of the rows."""
+    if config.validation is None or config.validation_share is not None:
+        return config.validation_share
+    from distnn.data.sources import check_features, open_test_data
+
+    options, names = table_options(config), train.target_names
+    part = open_test_data(config.validation, config.target, train.preparation, names, options)
+    check_features(part.x, train.x.features)
+    return part
+
+
 def _weighed(part: "Part | None") -> "Part | None":
     """A part with its weights checked."""
-    if part is None or part.weight is None:
+    if part is None or part.weights is None:
         return part
-    return replace(part, weight=checked_weights(part.weight, len(part.x), "weight"))
+    return replace(part, weights=checked_weights(part.weights, len(part.x), "weight"))
 
 
 def _split(
@@ -250,8 +300,8 @@ def _split(
     held = held_out(len(train.x), share, seed, labels)
 
     def part(keep: NDArray[np.bool_]) -> "Part":
-        weight = None if train.weight is None else train.weight[keep]
-        return replace(train, x=taken(train.x, keep), y=train.y[keep], weight=weight)
+        weights = None if train.weights is None else train.weights[keep]
+        return replace(train, x=taken(train.x, keep), y=train.y[keep], weights=weights)
 
     return part(~held), replace(targets, values=values[~held]), part(held)
 

@@ -1,36 +1,41 @@
 """A trained model applied: what a checkpoint holds of it, its measures and its predictions."""
 
 import logging
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from types import SimpleNamespace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distnn.config.options import TrainConfig
+from distnn.data.part import Part
+from distnn.data.preparation import Preparation
 from distnn.data.rows import Rows, fill
-from distnn.data.scaling import Scaling
-from distnn.data.sources import ARRAYS, Part, check_features
+from distnn.data.scaling import Scaling, Units, log_of_targets
+from distnn.data.sources import ARRAYS, check_features
 from distnn.data.targets import CLASSIFICATION, check_like
-from distnn.errors import InputError
 from distnn.nn.backprop import SlicePass
-from distnn.nn.network import Network, decide
+from distnn.nn.network import Network
 from distnn.parallel.comm.communicator import Communicator
-from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, needed_bytes
+from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, closing, needed_bytes
 from distnn.run import checkpoint
 from distnn.run.checkpoint import Checkpoint
 from distnn.run.directory import RunDirectory
-from distnn.run.files import reason, write_output
 from distnn.training.dataset import allocate, array_specs, digests, share
-from distnn.training.evaluation import ROWS, Evaluation, Units, rank_slices
+from distnn.training.evaluation import ROWS, Evaluation, rank_slices
 from distnn.training.loading import saved_scaling, write_scaled
-from distnn.training.saved import check_test_set, checked_network, settings_of
+from distnn.training.saved import (
+    check_test_set,
+    checked_network,
+    preparation_of,
+    settings_of,
+)
 from distnn.training.weighting import check_some, checked_weights
 
 Array = NDArray[Any]
 log = logging.getLogger(__name__)
 
+FAR = 10.0  # deviations, or times a deviation, that rows are off those of the training
 NO_PREPARATION = (
     "a program trained it on rows as it gave them, and no scaling is recorded:"
     " the rows must be prepared as that program does"
@@ -42,16 +47,21 @@ class Trained:
     """What a checkpoint says of a network. On rank 0 only.
 
     Attributes:
-        scaling, target_scaling: of the training set.
+        scaling: of the features of the training set.
+        units: of its targets.
         classes: number of classes, 0 for regression.
+        preparation: of its table's columns; None where it was none.
+        seen: moments of rows that a program gave, which are not scaled; None for files.
     """
 
     network: Network
     scaling: Scaling
-    target_scaling: Scaling | None
+    units: Units
     task: str
     classes: int
     checkpoint: Checkpoint
+    preparation: Preparation | None
+    seen: Scaling | None
 
     @classmethod
     def open(cls, run_dir: str, which: str) -> "Trained":
@@ -64,11 +74,7 @@ class Trained:
             InputError: there is none, or it is damaged or not one of a training run.
         """
         directory = RunDirectory(run_dir)
-        found = checkpoint.read(checkpoint.find(directory.checkpoints, which))
-        trained = cls.of(found)
-        if settings_of(found).data == ARRAYS:
-            log.warning("%s: %s", run_dir, NO_PREPARATION)
-        return trained
+        return cls.of(checkpoint.read(checkpoint.find(directory.checkpoints, which)))
 
     @classmethod
     def of(cls, found: Checkpoint) -> "Trained":
@@ -78,28 +84,78 @@ class Trained:
         scaling = saved_scaling(found.tensors, "scaling")
         assert scaling is not None
         target_scaling = saved_scaling(found.tensors, "target_scaling")
+        units = Units(target_scaling, found.meta.get("target_transform"))
+        seen = saved_scaling(found.tensors, "seen")
+        preparation = preparation_of(found)
+        names = found.meta.get("feature_names")
+        if preparation is None and names is not None:  # of distnn before it had them
+            preparation = Preparation.of_numbers(names, len(names))
         return cls(
-            network, scaling, target_scaling, found.meta["task"], found.meta["classes"], found
-        )
+            network, scaling, units, found.meta["task"], found.meta["classes"], found,
+            preparation, seen,
+        )  # fmt: skip
 
     @property
     def is_classification(self) -> bool:
         """Whether the network decides for classes."""
         return self.task == CLASSIFICATION
 
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes; None where they are numbers from 0 on, and for regression."""
+        return self.checkpoint.meta.get("class_names")
+
+    @property
+    def target_names(self) -> list[str] | None:
+        """Names of the targets, where the training data had some."""
+        return self.checkpoint.meta.get("target_names")
+
+    @property
+    def settings(self) -> TrainConfig:
+        """The options that it was trained with."""
+        return settings_of(self.checkpoint)
+
+    @property
+    def has_no_preparation(self) -> bool:
+        """Whether a program gave the rows, and how it made them is not known here."""
+        return self.settings.data == ARRAYS and self.preparation is None
+
     def checked(self, part: Part) -> Part:
         """A part with targets that fit the network; raises InputError."""
         check_features(part.x, self.network.layers[0])
         outputs = self.network.layers[-1]
-        weight = part.weight
-        if weight is not None:
-            weight = checked_weights(weight, len(part.x), "weight")
-        y = check_like(part.y, self.task, outputs, self.classes, part.y_where)
-        return replace(part, y=y, weight=weight)
+        weights = part.weights
+        if weights is not None:
+            weights = checked_weights(weights, len(part.x), "weight")
+        y = check_like(part.y, self.task, outputs, self.classes, part.y_where, self.class_names)
+        if self.units.transform is not None:
+            y = log_of_targets(y, part.y_where)
+        return replace(part, y=y, weights=weights)
 
-    def column_names(self) -> tuple[list[str] | None, list[str] | None]:
-        """Names of the features and of the targets, where the training data had some."""
-        return self.checkpoint.meta.get("feature_names"), self.checkpoint.meta.get("target_names")
+    def warn_of(self, X: Array, where: str) -> None:
+        """Say that rows look unlike those of the training, where nothing prepares them.
+
+        Args:
+            X: (n, 1 + n_0), column 0 of ones.
+        """
+        if not self.has_no_preparation:
+            return
+        log.warning("%s: %s", where, NO_PREPARATION)
+        if self.seen is None:
+            return
+        here = Scaling.standardise(X[:, 1:])
+        far = np.abs(here.shift - self.seen.shift) * self.seen.scale > FAR
+        varies = (self.seen.scale != 1) & (here.scale != 1) & (len(X) > 1)
+        ratio = self.seen.scale / here.scale
+        odd = np.flatnonzero(far | (varies & ((ratio > FAR) | (ratio < 1 / FAR))))
+        if len(odd):
+            j = int(odd[0])
+            log.warning(
+                "%s: rows look unlike those of the training: column %d has mean %.4g, there %.4g"
+                " with a deviation of %.4g (%d of %d columns)",
+                where, j, here.shift[j], self.seen.shift[j], 1 / self.seen.scale[j], len(odd),
+                len(far),
+            )  # fmt: skip
 
 
 def evaluate(
@@ -120,29 +176,30 @@ def evaluate(
         classes = outputs if part.y.ndim == 1 and outputs > 1 else 0
         common = [
             trained.network.config(), trained.is_classification, len(part.x), classes,
-            part.weight is not None, asdict(Units.of(trained.target_scaling)),
+            part.weights is not None, trained.units.to_json(),
         ]  # fmt: skip
     config, classify, items, classes, weighted, units = comm.broadcast(common)
     network = Network(**config)
     sizes = (items, network.layers[0], network.layers[-1], classes, network.dtype, weighted)
     comm = comm.with_memory(needed_bytes([_weights_spec(network), *array_specs(*sizes)]))
     memory = SharedMemory(comm)
-    _share_weights(memory, network, trained)
-    dataset = allocate(memory, *sizes)
+    with closing(memory), np.errstate(all="ignore"):
+        _share_weights(memory, network, trained)
+        dataset = allocate(memory, *sizes)
 
-    def read() -> None:
-        assert trained is not None
-        assert part is not None
-        write_scaled(dataset, part, trained.scaling, trained.target_scaling)
-        if is_own:
-            check_test_set(trained.checkpoint, part.x.where, digests(test=dataset))
+        def read() -> None:
+            assert trained is not None
+            assert part is not None
+            write_scaled(dataset, part, trained.scaling, trained.units.scaling)
+            trained.warn_of(dataset.X, part.x.where)
+            if is_own:
+                check_test_set(trained.checkpoint, part.x.where, digests(test=dataset))
 
-    comm.on_first(read)
-    share(comm, dataset)
-    check_some(dataset, "weight")
-    with np.errstate(all="ignore"):
-        evaluation = Evaluation(comm, network, dataset, "", classify, units=Units(**units))
-        measures = evaluation.report()
+        comm.on_first(read)
+        share(comm, dataset)
+        check_some(dataset, "weight")
+        own = Units.from_json(units)
+        measures = Evaluation(comm, network, dataset, "", classify, units=own).report()
     return {"items": items, **measures}
 
 
@@ -161,18 +218,19 @@ def predict(comm: Communicator, trained: Trained | None, rows: Rows | None) -> A
     spec, _ = array_specs(items, network.layers[0], network.layers[-1], 0, network.dtype)
     comm = comm.with_memory(needed_bytes([_weights_spec(network), spec]))
     memory = SharedMemory(comm)
-    _share_weights(memory, network, trained)
-    X = memory.array(spec.shape, spec.dtype)
+    with closing(memory), np.errstate(all="ignore"):
+        _share_weights(memory, network, trained)
+        X = memory.array(spec.shape, spec.dtype)
 
-    def read() -> None:
-        assert trained is not None
-        assert rows is not None
-        fill(rows, X)
-        trained.scaling.apply(X)
+        def read() -> None:
+            assert trained is not None
+            assert rows is not None
+            fill(rows, X)
+            trained.scaling.apply(X)
+            trained.warn_of(X, rows.where)
 
-    comm.on_first(read)
-    comm.broadcast_among_leaders(X)
-    with np.errstate(all="ignore"):
+        comm.on_first(read)
+        comm.broadcast_among_leaders(X)
         return _outputs(comm, network, X)
 
 
@@ -205,40 +263,3 @@ def _outputs(comm: Communicator, network: Network, X: Array) -> Array | None:
         comm.status.moved()
     gathered = comm.gather(A.reshape(-1), counts)
     return None if gathered is None else gathered.reshape(-1, width)
-
-
-def write_predictions(path: str, trained: Trained, A: Array, probabilities: bool) -> None:
-    """Write class numbers, or real outputs in the targets' own units.
-
-    Raises:
-        InputError: no space, no permission; what was in the file before is untouched.
-    """
-    table, heading = _predictions(trained, A, probabilities)
-
-    def write(aside: Path) -> None:
-        with aside.open("wb") as file:
-            if path.endswith(".npy"):
-                # not the file itself: to one, numpy writes in a way that hides the system's reason
-                np.save(SimpleNamespace(write=file.write), table, allow_pickle=False)
-            else:
-                text = "%d" if table.dtype.kind == "i" else "%.9g"
-                head = ",".join(heading)
-                np.savetxt(file, table, text, ",", header=head, comments="", encoding="utf-8")
-
-    try:
-        write_output(Path(path), write)
-    except OSError as error:
-        remedy = "give another --output"
-        raise InputError(f"cannot be written: {reason(error)}", path, remedy) from None
-
-
-def _predictions(trained: Trained, A: Array, probabilities: bool) -> tuple[Array, list[str]]:
-    width = A.shape[1]
-    if trained.is_classification and not probabilities:
-        return decide(A), ["class"]
-    if trained.is_classification:
-        return A, [f"class_{k}" for k in range(width)] if width > 1 else ["class_1"]
-    if trained.target_scaling is not None:
-        trained.target_scaling.undo(A)
-    names = trained.column_names()[1] or [f"output_{k}" for k in range(width)]
-    return A[:, 0] if width == 1 else A, names

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from distnn.config.options import TrainConfig, merge_resumed
 from distnn.config.toml_file import read_recorded, to_toml
+from distnn.data.preparation import Preparation
 from distnn.errors import DistnnError, InputError
 from distnn.nn import products
 from distnn.run import checkpoint, metrics
@@ -33,6 +34,7 @@ from distnn.training.saved import (
     check_identity,
     check_settings,
     checked_network,
+    preparation_of,
 )
 from distnn.training.session import Session
 from distnn.training.watch import Watch
@@ -166,6 +168,10 @@ class RunFiles:
         ):
             return {}
         return self.checkpoint.tensors
+
+    def preparation(self) -> Preparation | None:
+        """How the run that goes on prepares the columns of its table; None: not yet known."""
+        return None if self.checkpoint is None else preparation_of(self.checkpoint)
 
     def begin(
         self,

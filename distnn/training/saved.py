@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from distnn.checks import LARGEST_COUNT
 from distnn.config.options import TrainConfig, merge_resumed
-from distnn.data.scaling import Scaling
+from distnn.data.preparation import Preparation
+from distnn.data.scaling import LOG, Scaling
 from distnn.data.targets import CLASSIFICATION, REGRESSION
 from distnn.errors import InputError
 from distnn.nn.network import Network
@@ -42,6 +43,14 @@ def checked_network(found: Checkpoint) -> Network:
         names = found.meta.get("feature_names")
         if names is not None and len(names) != network.layers[0]:
             wrong = wrong or "feature_names"
+        preparation = preparation_of(found)
+        if preparation is not None and preparation.width != network.layers[0]:
+            wrong = wrong or "preparation"
+        classes = found.meta.get("class_names")
+        if classes is not None and (
+            len(classes) != found.meta["classes"] or len(classes) != max(2, network.layers[-1])
+        ):
+            wrong = wrong or "class_names"
         if found.meta["position"]["epoch"] > settings_of(found).epochs:
             wrong = wrong or "position"
     except (KeyError, TypeError, AttributeError, InputError) as error:
@@ -54,6 +63,12 @@ def checked_network(found: Checkpoint) -> Network:
 def settings_of(found: Checkpoint) -> TrainConfig:
     """The options of the training that wrote a checkpoint."""
     return TrainConfig.from_dict(found.meta["settings"])
+
+
+def preparation_of(found: Checkpoint) -> Preparation | None:
+    """How the columns of a table are prepared; None where the data were none."""
+    kept = found.meta.get("preparation")
+    return None if kept is None else Preparation.from_json(kept)
 
 
 def check_settings(found: Checkpoint, config: TrainConfig) -> None:
@@ -106,7 +121,8 @@ def check_data(
     then = found.meta.get("data", digests)
     changed = [name for name in {**digests, **then} if then.get(name) != digests.get(name)]
     if not changed:
-        same = (np.array_equal(found.tensors.get(k, ()), array) for k, array in tensors.items())
+        kept = {k: array for k, array in tensors.items() if not k.startswith("seen.")}
+        same = (np.array_equal(found.tensors.get(k, ()), array) for k, array in kept.items())
         changed = [] if all(same) else ["training rows or targets"]
     if changed:
         raise InputError(
@@ -197,6 +213,8 @@ _FACTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "optimizer": lambda meta: meta["optimizer"]["name"] in OPTIMIZERS,
     "feature_names": lambda meta: _is_names(meta.get("feature_names")),
     "target_names": lambda meta: _is_names(meta.get("target_names")),
+    "class_names": lambda meta: _is_names(meta.get("class_names")),
+    "target_transform": lambda meta: meta.get("target_transform") in (None, LOG),
     "loss": lambda meta: isinstance(meta.get("loss", 0.0), float),
     "score": lambda meta: isinstance(meta.get("score", 0.0), float),
     "watch": lambda meta: _is_watch(meta.get("watch")),
@@ -219,14 +237,16 @@ def _wrong_tensor(tensors: Mapping[str, Array], network: Network, optimizer: str
     known |= _scaling("scaling", network.layers[0])
     required = set(known)
     known |= _scaling("target_scaling", network.layers[-1]) | {"data": ((32,), np.uint8)}
-    if "target_scaling.shift" in tensors:
-        required |= {"target_scaling.scale"}
+    known |= _scaling("seen", network.layers[0])
+    for name in ("target_scaling", "seen"):
+        if f"{name}.shift" in tensors:
+            required |= {f"{name}.scale"}
     for name in [*sorted(required - set(tensors)), *tensors]:
         shape, kind = known.get(name, (None, None))
         array = tensors.get(name)
         if array is None or array.shape != shape or array.dtype != kind:
             return name
-    for name in ("scaling", "target_scaling"):
+    for name in ("scaling", "target_scaling", "seen"):
         if f"{name}.shift" in tensors:
             Scaling.from_arrays({key: tensors[f"{name}.{key}"] for key in ("shift", "scale")})
     return None

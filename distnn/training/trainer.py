@@ -29,6 +29,7 @@ from distnn.training.consistency import (
     must_agree,
 )
 from distnn.training.dataset import digests
+from distnn.training.factory import with_network
 from distnn.training.loop import Loop, Record
 from distnn.training.session import Session, vector_bytes
 from distnn.training.slices import (
@@ -39,7 +40,9 @@ from distnn.training.slices import (
 )
 from distnn.training.training_data import Arrays, TrainingData
 
-if TYPE_CHECKING:  # what writes files is loaded where it does
+if TYPE_CHECKING:  # what writes files, or takes data frames, is loaded where it does
+    from distnn.data.preparation import Preparation
+    from distnn.training.framed import Framed
     from distnn.training.run_files import RunFiles
 
 FAILURES = ("raise", "abort")
@@ -121,7 +124,7 @@ class Trainer:
             self.on_failure = choice(on_failure, "on_failure", FAILURES)
             slices = chosen_slices(config.slices, config.batch_size, base.size)
             check_slices(slices, base.size)
-            completed = _completed(config, self.network, self.optimizer)
+            completed = with_network(config, self.network, self.optimizer)
             values = must_agree(completed, self.network, self.optimizer, self.on_failure)
         except InputError as error:
             problem = error
@@ -145,6 +148,7 @@ class Trainer:
         self._until = 0  # epochs in all that were asked for
         self._state: dict[str, np.ndarray] = {}
         self._files: RunFiles | None = None  # of `fit`, on rank 0
+        self._framed: Framed | None = None  # what the first data frame taught, on rank 0
         self._stop = 0
         self._best = Best(self.config)
         self.report: dict[str, Any] = {}
@@ -159,12 +163,14 @@ class Trainer:
         partitioned: bool = False,
         validation: Any = None,
         sample_weight: Any = None,
+        preparation: "Preparation | None" = None,
     ) -> list[Record]:
         """Train for some epochs; a second call goes on where the first one ended.
 
         Args:
             X: rows (n, n_0); T: targets as `Network.targets` takes them. The same on every rank,
-                or, with `partitioned`, each rank its own rows.
+                or, with `partitioned`, each rank its own rows; without it, X may be a data frame,
+                which is prepared as a file is, and T text: `distnn.load` then takes raw rows.
             epochs: passes over the rows; with `resume`, less what the run has of them already.
             test: (X, T) or (X, T, weights) to measure the network on, the same on every rank:
                 after each epoch, or with `validation` at the end, with the best weights.
@@ -172,6 +178,7 @@ class Trainer:
                 share of the rows that is held out for it, drawn from (seed, row number) within each
                 class, where rows are numbered over all ranks.
             sample_weight: (n,) of the rows of X, spread as they are.
+            preparation: of a data frame, from `distnn.prepare`; None: it is learnt from X.
 
         Returns:
             One record per epoch, the same on every rank: epoch, step, learning_rate, train_loss,
@@ -191,7 +198,7 @@ class Trainer:
         try:
             number(epochs, "epochs", whole=True, least=1, most=LARGEST_COUNT)
             arrays = Arrays.of(X, T, sample_weight, test, validation, partitioned)
-            self.config = _completed(self.config, self.network, self.optimizer)
+            self.config = with_network(self.config, self.network, self.optimizer)
             values = must_agree(self.config, self.network, self.optimizer, self.on_failure)
             values |= {"epochs": epochs, **arrays.must_agree()}
         except InputError as error:
@@ -202,6 +209,7 @@ class Trainer:
                 stack.enter_context(watched(self.comm, ends_job=self.on_failure == "abort"))
             if not partitioned:
                 check_rows(self.comm, count_rows(X))
+                arrays = self.comm.on_first(lambda: self._prepared(arrays, preparation)) or arrays
             return self._fit(arrays, epochs)
 
     def load_best(self) -> None:
@@ -282,15 +290,9 @@ class Trainer:
         """The loop, which measures the validation set after each epoch, else the test set."""
         data.train.smoothing = self.config.label_smoothing
         evaluations = data.evaluations(session.comm, self.network, self.config.metric)
-        return Loop(
-            session,
-            data.train,
-            evaluations[0] if evaluations else None,
-            until,
-            files,
-            lambda: self._stop,
-            None if data.validation is None else self._best,
-        )
+        evaluation = evaluations[0] if evaluations else None
+        best = None if data.validation is None else self._best
+        return Loop(session, data.train, evaluation, until, files, lambda: self._stop, best)
 
     def _fit(self, arrays: Arrays, epochs: int) -> list[Record]:
         """`fit`, once the ranks have agreed and are watched."""
@@ -299,7 +301,7 @@ class Trainer:
         comm = self.comm.with_memory(needed)
         memory = SharedMemory(comm)
         with one_thread_per_rank(), closing(memory):
-            data = arrays.load(comm, memory, self.network, self.config)
+            data = arrays.load(comm, memory, self.network, self.config, self._framed)
             try:
                 comm.on_first(lambda: self._open_files(epochs))
                 records, _ = self.run(comm, data, epochs, self._files)
@@ -385,16 +387,11 @@ class Trainer:
         config = dataclasses.replace(self.config, epochs=until)
         files.begin(config, session, len(data.train), about, tensors)
 
+    def _prepared(self, arrays: Arrays, preparation: "Preparation | None") -> Arrays:
+        """Rank 0: data frames and text labels as arrays; others stay as they are."""
+        if arrays.are_plain:
+            return arrays
+        from distnn.training.framed import as_arrays
 
-def _completed(config: TrainConfig, network: Network, optimizer: Optimizer) -> TrainConfig:
-    """The options with those that a network and an optimizer hold."""
-    made, rule = network.config(), optimizer.config()
-    values = {
-        "hidden": list(network.layers[1:-1]),
-        **{key: made[key] for key in ("activation", "output", "loss", "init", "dropout")},
-        "precision": made["dtype"],
-        "optimizer": optimizer.name,
-        **{key: rule.get(key) for key in ("learning_rate", "weight_decay", "momentum")},
-    }
-    given = frozenset(config.to_dict()) - {"data", "epochs"}  # a resumed run must have the same
-    return dataclasses.replace(config, **values, given=given)
+        pairs, self._framed = as_arrays(self.network, arrays.pairs, preparation, self._framed)
+        return arrays.with_pairs(pairs)

@@ -1,25 +1,27 @@
 """What one training works on: its training set, and the sets that it is measured on."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distnn.checks import shown
 from distnn.config.options import TrainConfig
-from distnn.data.scaling import Scaling
-from distnn.data.targets import CLASSIFICATION, REGRESSION
+from distnn.data.scaling import Units
 from distnn.errors import InputError
 from distnn.nn.network import Network
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.training.arrays import from_arrays, split_arrays
-from distnn.training.dataset import Dataset, digest, shared_bytes
-from distnn.training.evaluation import Evaluation, Units, are_classes, check_metric
+from distnn.training.dataset import Dataset, shared_bytes
+from distnn.training.evaluation import Evaluation, are_classes, check_metric
 from distnn.training.watch import PREFIX
 from distnn.training.weighting import balance, check_class_weight, check_smoothing
+
+if TYPE_CHECKING:  # what takes data frames is loaded where there are some
+    from distnn.training.framed import Framed
 
 Recorded = tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]
 
@@ -92,6 +94,30 @@ class Arrays:
         others = [one for one in (self.test, self.validation) if isinstance(one, tuple)]
         return [self.train, *others]
 
+    @property
+    def pairs(self) -> list[tuple[Any, Any]]:
+        """(X, T) of the training set, and of test and validation set as far as they are given."""
+        return [(X, T) for X, T, _ in self._sets]
+
+    @property
+    def are_plain(self) -> bool:
+        """Whether all of them are numpy's arrays of numbers, in which there is nothing to do."""
+        return all(
+            type(one) is np.ndarray and one.dtype.kind in "biuf"
+            for pair in self.pairs
+            for one in pair
+        )
+
+    def with_pairs(self, pairs: Sequence[tuple[Any, Any]]) -> "Arrays":
+        """The same with other (X, T), in the order of `pairs`."""
+        left = iter(pairs)
+
+        def replaced(old: Any) -> Any:
+            return (*next(left), old[2]) if isinstance(old, tuple) else old
+
+        train, test = replaced(self.train), replaced(self.test)
+        return replace(self, train=train, test=test, validation=replaced(self.validation))
+
     def bytes(self, comm: Communicator, network: Network) -> int:
         """What a node is going to share for them, about."""
         items = [len(X) if hasattr(X, "__len__") else 0 for X, _, _ in self._sets]
@@ -105,9 +131,21 @@ class Arrays:
         )
 
     def load(
-        self, comm: Communicator, memory: SharedMemory, network: Network, config: TrainConfig
+        self,
+        comm: Communicator,
+        memory: SharedMemory,
+        network: Network,
+        config: TrainConfig,
+        framed: "Framed | None",
     ) -> TrainingData:
-        """Their rows in shared memory. Collective; raises InputError on every rank."""
+        """Their rows in shared memory. Collective.
+
+        Args:
+            framed: on rank 0, what prepared data frames, if there were some.
+
+        Raises:
+            InputError: on every rank.
+        """
 
         def loaded(given: Any) -> Dataset | None:
             if not isinstance(given, tuple):
@@ -129,9 +167,13 @@ class Arrays:
         check_options(config, classify, validation is not None)
         if config.class_weight is not None:
             balance(comm, memory, train)
-        return TrainingData(
-            train, loaded(self.test), classify, lambda: _recorded(network, train), validation
-        )
+
+        def recorded() -> Recorded:
+            from distnn.training.framed import recorded
+
+            return recorded(network, train, framed)
+
+        return TrainingData(train, loaded(self.test), classify, recorded, validation)
 
 
 def check_options(config: TrainConfig, is_classification: bool, has_validation: bool) -> None:
@@ -144,18 +186,6 @@ def check_options(config: TrainConfig, is_classification: bool, has_validation: 
     name = "metric" if config.patience is None else "patience"
     what = "there is no validation set to watch; a test set is not one"
     raise InputError(what, name, "give one with validation, as --validation 0.1")
-
-
-def _recorded(network: Network, train: Dataset) -> Recorded:
-    """Rank 0: what a checkpoint says of arrays."""
-    is_classification = are_classes(network, train)
-    about = {
-        "task": CLASSIFICATION if is_classification else REGRESSION,
-        "classes": network.layers[-1] if is_classification else 0,
-    }
-    arrays = Scaling.none(network.layers[0]).arrays()  # rows are used as they are
-    tensors = {f"scaling.{key}": array for key, array in arrays.items()}
-    return about, tensors | {"data": digest(train)}
 
 
 def _triple(rows: Any, name: str, remedy: str) -> tuple[Any, Any, Any]:

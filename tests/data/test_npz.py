@@ -283,8 +283,8 @@ def test_files_that_are_no_npz(tmp_path):
     for name in ("text.npz", "empty.npz", "array.npz"):
         refused(tmp_path / name, f"{re.escape(name)}: not an npz file; write it with numpy.savez")
     refused(tmp_path / "none.npz", r"none\.npz: no such file; give digits")
-    (tmp_path / "data.parquet").write_bytes(b"")
-    refused(tmp_path / "data.parquet", "unknown format")
+    (tmp_path / "data.xlsx").write_bytes(b"")
+    refused(tmp_path / "data.xlsx", r"unknown format; give digits, an \.npz file, .*parquet")
     refused("digits", "--target: digits has its own targets", target="z")
     path = tmp_path / "lzma.npz"
     path.write_bytes(member(b"", b"", zipfile.ZIP_LZMA))
@@ -319,3 +319,16 @@ def test_damaged_files_are_refused_or_read(tmp_path_factory, data):
             assert np.isfinite(filled(rows)).all()
         except InputError:
             continue
+
+
+def test_labels_may_be_text(tmp_path):
+    labels = np.array(["b", "a", "b", "a"])
+    path = tmp_path / "text.npz"
+    np.savez(path, x_train=X[:4], y_train=labels)
+    source = open_data(str(path))
+    assert source.train.y.tolist() == labels.tolist()
+    np.savez(path, x_train=labels[:, None], y_train=labels)
+    refused(path, "x_train: type <U1 is not a number's")
+    damaged = np.array([0x61, 0x62, 0x110000, 0x61], np.uint32).view("<U1")
+    np.savez(path, x_train=X[:4], y_train=damaged)
+    refused(path, "y_train: damaged text")

@@ -81,7 +81,9 @@ def test_a_diverging_run_ends_with_3_and_keeps_the_last_good_checkpoint(tmp_path
         "identity", "--run-dir", tmp_path / "r",
     )  # fmt: skip
     assert result.code == 3, result.stderr
-    assert len(result.stderr.splitlines()) == 1, result.stderr
+    understood, *told = result.stderr.splitlines()
+    assert "regression, 2 targets" in understood
+    assert len(told) == 1, result.stderr
     for checkpoint in (tmp_path / "r" / "checkpoints").glob("*.safetensors"):
         assert all(np.isfinite(array).all() for array in load_file(checkpoint).values())
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from distnn import InputError
+from distnn.config.options import TrainConfig
 from distnn.data.sources import open_data
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
@@ -26,7 +27,8 @@ def opened(
     **arrays: Any,
 ) -> tuple[Loader, Dataset, Dataset | None]:  # fmt: skip
     np.savez(folder / "set.npz", **arrays)
-    loader = Loader.open(open_data(str(folder / "set.npz")), output, loss)
+    config = TrainConfig(output=output, loss=loss)
+    loader = Loader.open(open_data(str(folder / "set.npz")), config)
     comm = Communicator(MPI.COMM_SELF)
     loaded = load(comm, SharedMemory(comm), loader.shape(), loader, dtype)
     return loader, loaded.train, loaded.test

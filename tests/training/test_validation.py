@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distnn import SGD, Network, Trainer
+from distnn.data.scaling import Scaling, Units
 from distnn.data.split import held_out
 from distnn.errors import InputError
 from distnn.parallel.comm.communicator import Communicator
@@ -15,7 +16,7 @@ from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.run import checkpoint
 from distnn.training.arrays import from_arrays
-from distnn.training.evaluation import Evaluation, Units
+from distnn.training.evaluation import Evaluation
 from distnn.training.scores import deviation
 from tests.small import bits, classes, network, rows
 
@@ -170,7 +171,7 @@ def test_the_report_of_real_targets_is_in_their_own_unit(n: int, weighted: bool)
     inputs = rows(n)
     T = np.stack([inputs[:, 0], inputs[:, 1] * inputs[:, 2]], axis=1)
     w = np.random.default_rng(1).uniform(0.1, 3, n) if weighted else None
-    units = Units([2.0, -1.0], [0.5, 4.0], "log")
+    units = Units(Scaling(np.array([2.0, -1.0]), np.array([0.5, 4.0])), "log")
     reports = []
     for comm in ALL:
         memory = SharedMemory(comm)

@@ -328,6 +328,11 @@ def communicator_of(base: Any) -> Communicator:
     return made
 
 
+def alone() -> Communicator:
+    """This process on its own, whatever the number of ranks."""
+    return communicator_of(MPI.COMM_SELF)
+
+
 def _free(base: "MPI.Comm", key: int, made: Communicator) -> None:
     if not MPI.Is_finalized():
         made.free()

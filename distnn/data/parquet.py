@@ -1,0 +1,91 @@
+"""Parquet files, by pyarrow (the extra ``parquet``), read by row groups."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distnn.data.rows import Array, check_unique
+from distnn.data.table import Table, as_objects
+from distnn.errors import InputError
+
+BATCH_VALUES = 1 << 20
+INSTALL = "pip install 'distnn[parquet]'"
+
+
+class ParquetTable(Table):
+    """A Parquet file; of its rows, one batch at a time is in memory.
+
+    Raises:
+        InputError: pyarrow is not installed; the file is damaged or holds no rows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.where = path, str(path)
+        with self._opened() as file:
+            schema = file.schema_arrow
+            self.names = tuple(schema.names)
+            self.declared = tuple(kind_of(schema.field(j).type) for j in range(len(schema)))
+            rows = file.metadata.num_rows
+        self.columns = len(self.names)
+        if rows == 0 or self.columns == 0:
+            raise InputError("empty: no rows or no columns", self.where, "give at least one row")
+        check_unique(self.names, "columns", self.where)
+
+    def blocks(self, columns: Sequence[int]) -> Iterator[list[Array]]:
+        """See `Table.blocks`."""
+        names = [self.names[j] for j in columns] if self.names else []
+        size = max(1, BATCH_VALUES // max(1, len(columns)))
+        with self._opened() as file:
+            for batch in file.iter_batches(batch_size=size, columns=list(dict.fromkeys(names))):
+                yield [from_arrow(batch.column(name), self.declared[j])
+                       for name, j in zip(names, columns, strict=True)]  # fmt: skip
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as parquet
+        except ImportError:
+            what = "Parquet needs pyarrow, which is not installed"
+            raise InputError(what, self.where, INSTALL) from None
+        try:
+            with parquet.ParquetFile(self.path) as file:
+                yield file
+        except (pa.ArrowException, OSError) as error:
+            what = f"damaged, cut off or no Parquet file ({error})"
+            raise InputError(what[:300], self.where, "copy or make the file again") from error
+
+
+def kind_of(type: Any) -> str:
+    """An Arrow type as `Table.declared` has it."""
+    import pyarrow.types as types
+
+    if types.is_dictionary(type):
+        type = type.value_type
+    if types.is_integer(type) or types.is_floating(type) or types.is_decimal(type):
+        return "number"
+    if types.is_boolean(type) or types.is_string(type) or types.is_large_string(type):
+        return "text"
+    return "number" if types.is_null(type) else str(type)
+
+
+def from_arrow(array: Any, declared: str | None) -> Array:
+    """One column of a batch as `Table.blocks` has it."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if declared == "text":
+        values = array.to_pylist()
+        return as_objects([None if v is None else str(v) for v in values])
+    if declared != "number":
+        return as_objects(array.to_pylist())
+    if pa.types.is_decimal(array.type) or pa.types.is_null(array.type):
+        array = array.cast(pa.float64())
+    values = array.to_numpy(zero_copy_only=False)
+    if values.dtype.kind in "iu" and values.dtype != np.uint64:
+        return values.astype(np.int64)
+    return values.astype(np.float64)

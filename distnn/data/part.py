@@ -1,0 +1,200 @@
+"""One set of rows with their targets, from whatever file, and how it comes out of a table."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distnn.data.categories import is_number
+from distnn.data.options import TableOptions
+from distnn.data.preparation import Preparation
+from distnn.data.rows import Array, Rows, check_finite
+from distnn.data.scan import Scan, scan
+from distnn.data.table import Table, missing
+from distnn.data.targets import FEW_VALUES
+from distnn.errors import InputError
+
+
+@dataclass(frozen=True)
+class Part:
+    """One set of rows with their targets: for training or for testing.
+
+    Attributes:
+        x: rows (n, ...), not scaled.
+        y: targets (n,) or (n, k), in the type of the file; text as Python's strings.
+        y_where: file and array of the targets, for error messages.
+        feature_names, target_names: where the format has them.
+        weights: of the rows, (n,) float64, finite, at least 0 and not all 0; None: all 1.
+        preparation: of a table's columns, which `x` is after; None for other formats.
+        notes: what was met when the preparation was learnt, in lines.
+    """
+
+    x: Rows
+    y: Array
+    y_where: str
+    feature_names: tuple[str, ...] | None = None
+    target_names: tuple[str, ...] | None = None
+    weights: Array | None = None
+    preparation: Preparation | None = None
+    notes: tuple[str, ...] = ()
+
+
+def training_part(table: Table, target: str | None, options: TableOptions) -> Part:
+    """A table to train on; its preparation is learnt from it.
+
+    Args:
+        target: its columns, joined by commas; None: the last one.
+
+    Raises:
+        InputError: a column is missing, or cannot be used as it is asked for.
+    """
+    dropped, weight, targets = _columns(table, target, options)
+    features = _others(table, [*dropped, *weight, *targets])
+    categorical = _given(table, options.categorical, "--categorical")
+    for j in categorical:
+        if j not in features:
+            what = f"{table.title(j)} is no feature"
+            raise InputError(what, "--categorical", "name columns that are used as features")
+    found = scan(table, features, [*targets, *weight], categorical, options.impute)
+    return _part(table, features, targets, weight, found, found.preparation, False)
+
+
+def like_part(
+    table: Table,
+    preparation: Preparation,
+    target: str | None,
+    target_names: Sequence[str] | None,
+    options: TableOptions,
+    told: bool = True,
+) -> Part:
+    """A table with the columns of one that was trained on.
+
+    Args:
+        target: as for `training_part`, where either table has no header.
+        target_names: of the training set.
+        told: whether values that the training set had not are logged.
+
+    A file without the column of weights has none.
+    """
+    if table.names is not None and target_names is not None:
+        targets = [table.column(name) for name in target_names]
+        weight = [table.names.index(name) for name in table.names if name == options.weight]
+        dropped: list[int] = []
+    else:
+        dropped, weight, targets = _columns(table, target, options)
+    features = preparation.places(table, [*dropped, *weight, *targets])
+    found = scan(table, [], [*targets, *weight])
+    return _part(table, features, targets, weight, found, preparation, told)
+
+
+def feature_rows(table: Table, preparation: Preparation) -> Rows:
+    """A table without targets as prepared rows; columns that are none of the features are left."""
+    places = preparation.places(table)
+    rows = sum(len(block[0]) for block in table.blocks(places[:1]))
+    if rows == 0:
+        raise InputError("no rows below the header", table.where, "give at least one row")
+    return preparation.rows(table, places, rows)
+
+
+def _part(
+    table: Table,
+    features: list[int],
+    targets: list[int],
+    weight: list[int],
+    found: Scan,
+    preparation: Preparation,
+    told: bool,
+) -> Part:
+    y = _targets(table, targets, found.collected[: len(targets)])
+    weights = _weights(table, weight[0], found.collected[-1]) if weight else None
+    return Part(
+        x=preparation.rows(table, features, found.rows, told),
+        y=y,
+        y_where=f"{table.where}, " + ", ".join(table.title(j) for j in targets),
+        feature_names=tuple(preparation.features) if preparation.named else None,
+        target_names=table.names and tuple(table.names[j] for j in targets),
+        weights=weights,
+        preparation=preparation,
+        notes=found.notes,
+    )
+
+
+def _columns(
+    table: Table, target: str | None, options: TableOptions
+) -> tuple[list[int], list[int], list[int]]:
+    """The columns that are dropped, of weights, and of targets."""
+    dropped = _given(table, options.drop, "--drop")
+    weight = _given(table, options.weight, "--weight")
+    if len(weight) > 1:
+        raise InputError("names several columns", "--weight", "give one")
+    if target is not None:
+        targets = table.columns_of(target)
+    else:
+        targets = _others(table, [*dropped, *weight])[-1:]
+    for j in targets:
+        if j in dropped or j in weight:
+            what = f"{table.title(j)} is the target and something else"
+            raise InputError(what, "--target", "name each column once")
+    return dropped, weight, targets
+
+
+def _given(table: Table, names: str | None, flag: str) -> list[int]:
+    return [] if names is None else table.columns_of(names, flag)
+
+
+def _others(table: Table, taken: Sequence[int]) -> list[int]:
+    left = [j for j in range(table.columns) if j not in set(taken)]
+    if not left:
+        what = f"{table.columns} columns, none is left for the features"
+        remedy = "separate features and target by commas, or say --delimiter"
+        raise InputError(what, table.where, remedy)
+    return left
+
+
+def _targets(table: Table, columns: list[int], collected: list[Array]) -> Array:
+    for j, values in zip(columns, collected, strict=True):
+        gaps = missing(values)
+        if gaps.any():
+            place = table.place(int(gaps.argmax()), j)
+            remedy = "fill it in, or leave rows without a target out"
+            what = f"the target is missing ({int(gaps.sum())} of {len(gaps)} rows)"
+            raise InputError(what, f"{table.where}, {place}", remedy)
+        if len(columns) > 1 and values.dtype.kind == "O":
+            what = "text as one of several targets"
+            raise InputError(what, f"{table.where}, {table.title(j)}", "give one target of text")
+        _check_mixture(table, j, values)
+        if values.dtype.kind == "f":
+            places = _places(table, j)
+            check_finite(values[:, None], places)
+    return collected[0] if len(columns) == 1 else np.column_stack(collected)
+
+
+def _check_mixture(table: Table, column: int, values: Array) -> None:
+    """InputError where a target of numbers has text in some row: it would become a class."""
+    if values.dtype.kind != "O":
+        return
+    texts = [row for row, value in enumerate(values) if not is_number(value)]
+    different = len(set(values))
+    if len(texts) < len(values) and (different > FEW_VALUES or len(values) < 2 * different):
+        what = f"text {values[texts[0]][:40]!r} in a numeric column"
+        where = f"{table.where}, {table.place(texts[0], column)}"
+        raise InputError(what, where, "write a number, or leave this row out")
+
+
+def _places(table: Table, column: int) -> Callable[[int, int], str]:
+    return lambda row, _: f"{table.where}, {table.place(row, column)}"
+
+
+def _weights(table: Table, column: int, values: Array) -> Array:
+    """Weights (n,) float64, checked."""
+    remedy = "give a number of at least 0 for every row"
+    bad = np.ones(len(values), bool) if values.dtype.kind == "O" else ~(values >= 0)
+    bad |= False if values.dtype.kind == "O" else ~np.isfinite(values)
+    if bad.any():
+        row = int(bad.argmax())
+        where = f"{table.where}, {table.place(row, column)}"
+        raise InputError(f"{values[row]} is no weight", where, remedy)
+    if not values.any():
+        where = f"{table.where}, {table.title(column)}"
+        raise InputError("all weights are 0", where, remedy)
+    return values.astype(np.float64)
