@@ -131,8 +131,10 @@ class Session:
             self._order = self._order_memory.array((len(dataset),), np.intp)
             items = min(self.config.batch_size, len(dataset))
             self.work = SliceWork(self.network, self.exchange, items)
-        if self.comm.node_rank == 0:
+        if self.comm.node_rank == 0 and self.config.shuffle:
             epoch_order(len(dataset), self.config.seed, self.position.epoch, self._order)
+        elif self.comm.node_rank == 0:
+            self._order[:] = np.arange(len(dataset))
         self.exchange.barrier.wait()
         return -(-len(dataset) // self.config.batch_size)
 
