@@ -61,7 +61,8 @@ class MLP(BaseEstimator):
             X, held, T, weights = self._hold_out(X, T, weights)
         fit = self._made_fit(comm, X, is_new or not incremental)
         self._n, self.n_iter_ = len(T), 0
-        self._stopped, self._best = False, None
+        self._stopped = False
+        self._best: Array | None = None
         fit.run(X, T, weights, lambda loss: self._after_epoch(fit, loss, held) or incremental)
         self._state, self._steps = fit.state, fit.position.steps
         if self._best is not None:
@@ -89,9 +90,9 @@ class MLP(BaseEstimator):
         self.t_, self._epochs, self._steps = 0, 0, 0
         self.loss_curve_: list[float] = []
         self._without_improvement = 0
-        self.best_loss_: float | None = None if self.early_stopping else np.inf
+        self.best_loss_: Any = None if self.early_stopping else np.inf
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
-        self.best_validation_score_ = -np.inf if self.early_stopping else None
+        self.best_validation_score_: Any = -np.inf if self.early_stopping else None
         self._take(network)
 
     def _made_fit(self, comm: Any, X: Any, restarts: bool) -> "Fit":

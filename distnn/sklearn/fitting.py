@@ -211,13 +211,14 @@ def _dataset(
     if not isinstance(X, np.ndarray):
         dataset: Dataset = SparseRows(X, targets, classes)
     else:
-        dataset = allocate(memory, *X.shape, outputs, classes, network.dtype)
+        n, features = X.shape
+        dataset = allocate(memory, n, features, outputs, classes, network.dtype)
         if comm.is_first:
             dataset.X[:, 0] = 1
             dataset.X[:, 1:] = X
             dataset.T[:] = targets
         share(comm, dataset)
-    dataset.weights = weights
+    dataset.weights = weights  # type: ignore[attr-defined]
     return dataset
 
 

@@ -79,9 +79,8 @@ def _flag(value: Any, name: str) -> None:
 
 
 def _widths(value: Any, name: str) -> None:
-    widths = [value] if isinstance(value, Integral) else value
     try:
-        for width in np.asarray(widths).tolist() if np.ndim(widths) else [widths]:
+        for width in np.atleast_1d(np.asarray(value)).tolist():
             number(width, name, whole=True, least=1, most=LARGEST_COUNT)
     except (TypeError, ValueError):
         raise InputError(f"{shown(value)} are no widths", name, "give (100,) or (64, 32)") from None
