@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from distnn.errors import DistnnError, DivergenceError, InputError, RankFailed, StopRequested
     from distnn.nn.network import Network
     from distnn.nn.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
+    from distnn.training.own_gradient import GradientTrainer
     from distnn.training.trainer import Trainer
 
 _HOMES = {
     "Network": "nn.network",
     "Trainer": "training.trainer",
+    "GradientTrainer": "training.own_gradient",
     "SGD": "nn.optimizers",
     "Momentum": "nn.optimizers",
     "Nesterov": "nn.optimizers",
@@ -38,6 +40,7 @@ __all__ = [
     "AdamW",
     "DistnnError",
     "DivergenceError",
+    "GradientTrainer",
     "InputError",
     "Momentum",
     "Nesterov",

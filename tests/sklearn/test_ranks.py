@@ -87,7 +87,8 @@ X = np.random.default_rng(0).normal(size=(150, 6))
 model = distnn.sklearn.MLPClassifier((9,), max_iter=6, batch_size=40, random_state=0)
 model.fit(X, np.arange(150) % 3)
 import hashlib
-print(hashlib.sha256(b"".join(W.tobytes() for W in (*model.coefs_, *model.intercepts_))).hexdigest())
+weights = b"".join(W.tobytes() for W in (*model.coefs_, *model.intercepts_))
+print(hashlib.sha256(weights).hexdigest())
 """
 
 
