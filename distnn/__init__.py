@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from distnn.nn.network import Network
     from distnn.nn.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
     from distnn.training.own_gradient import GradientTrainer
+    from distnn.training.reservoir import Reservoir
     from distnn.training.trainer import Trainer
 
 _HOMES = {
     "Network": "nn.network",
     "Trainer": "training.trainer",
     "GradientTrainer": "training.own_gradient",
+    "Reservoir": "training.reservoir",
     "SGD": "nn.optimizers",
     "Momentum": "nn.optimizers",
     "Nesterov": "nn.optimizers",
@@ -47,6 +49,7 @@ __all__ = [
     "Network",
     "RMSProp",
     "RankFailed",
+    "Reservoir",
     "StopRequested",
     "Trainer",
 ]
