@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,11 @@ from distnn.data.order import epoch_order
 from distnn.errors import DistnnError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer, Rule
-from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.communicator import Communicator, mpi_of
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
-from distnn.training.consistency import agree_on_blas, check_alike
+from distnn.training.consistency import agree_on_blas, agreed
 from distnn.training.dataset import Dataset, allocate, share, shared_bytes
 from distnn.training.session import Session, vector_bytes
 
@@ -125,9 +126,13 @@ class Fit:
         Raises:
             DistnnError: on every rank.
         """
-        agree_on_blas(self.comm, self.config.blas)
-        with watched(self.comm, ends_job=False), np.errstate(all="ignore"):
-            check_alike(self.comm, self._must_agree(X, T, weights))
+        values, seconds = self._must_agree(X, T, weights), self.config.stall_timeout
+        self.comm.status.stall_timeout = seconds
+        with ExitStack() as stack:
+            with agreed(mpi_of(self.comm), "fit", seconds, None, values):
+                stack.enter_context(watched(self.comm, ends_job=False))
+            stack.enter_context(np.errstate(all="ignore"))
+            agree_on_blas(self.comm, self.config.blas, self.config.precision)
             size = shared_bytes(len(T), X.shape[1], self.network.layers[-1], 0, X.dtype)
             size += vector_bytes(self.network, self.optimizer, self.comm, self.config)
             comm = self.comm.with_memory(size)

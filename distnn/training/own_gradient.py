@@ -7,6 +7,7 @@ watchdog are those of `Trainer`; the two differ in what computes the gradient of
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -18,13 +19,13 @@ from distnn.config.options import TrainConfig
 from distnn.errors import DistnnError, DivergenceError, InputError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
-from distnn.parallel.comm.communicator import Communicator, communicator_of
+from distnn.parallel.comm.communicator import Communicator, communicator_of, mpi_of
 from distnn.parallel.comm.shared_memory import needed_bytes
 from distnn.parallel.reduction.exchange import Exchange
 from distnn.parallel.reduction.partition import slice_rows
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
-from distnn.training.consistency import check_alike
+from distnn.training.consistency import agreed
 from distnn.training.dataset import Dataset, order_spec
 from distnn.training.loop import Loop, Record
 from distnn.training.session import Session, vector_bytes
@@ -114,9 +115,11 @@ class GradientTrainer:
             RankFailed: another rank failed, as by an error of its `gradient`.
         """
         number(epochs, "epochs", whole=True, least=1, most=LARGEST_COUNT)
-        self.comm.status.stall_timeout = self.config.stall_timeout
-        with watched(self.comm, ends_job=self.on_failure == "abort"):
-            check_alike(self.comm, self._must_agree(epochs))
+        seconds = self.comm.status.stall_timeout = self.config.stall_timeout
+        values = self._must_agree(epochs)
+        with ExitStack() as stack:
+            with agreed(mpi_of(self.comm), "GradientTrainer.fit", seconds, None, values):
+                stack.enter_context(watched(self.comm, ends_job=self.on_failure == "abort"))
             model = FlatVector(self.theta)
             needed = needed_bytes([order_spec(self.n)])
             needed += vector_bytes(cast(Network, model), self.optimizer, self.comm, self.config)
