@@ -254,6 +254,7 @@ class _Stack(NamedTuple):
     A0: Array
     T: None
     rows: tuple[Array]
+    is_first: bool
 
 
 class _Call:
@@ -266,7 +267,9 @@ class _Call:
         self._blocks: list[Any] = []
         self._gradient: Array = out
 
-    def forward(self, rows: Array, T: None, dropout: Any, before_weights: Any) -> float:
+    def forward(
+        self, rows: Array, T: None, dropout: Any, before_weights: Any, is_first: bool
+    ) -> float:
         """The sum of the losses of the rows; the gradient is kept for `run`."""
         if before_weights is not None:
             before_weights(1, 0)
@@ -311,7 +314,9 @@ class OwnWork:
         call = _Call(self._gradient, exchange, vectors[task.vector], sums)
         lo, hi = slice_rows(task.slice, exchange.layout.slices, items)
         numbers = np.empty(hi - lo, np.intp)
-        stack = _Stack(call, task.slice, slice(lo, hi), numbers, None, (numbers,))
+        stack = _Stack(
+            call, task.slice, slice(lo, hi), numbers, None, (numbers,), task is exchange.tasks[0]
+        )
         return [stack], call, task is exchange.tasks[-1]
 
 
