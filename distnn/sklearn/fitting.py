@@ -223,7 +223,7 @@ def _dataset(
             dataset.X[:, 1:] = X
             dataset.T[:] = targets
         share(comm, dataset)
-    dataset.weights = weights  # type: ignore[attr-defined]
+    dataset.weights = weights
     return dataset
 
 

@@ -114,13 +114,13 @@ class GradientFiles:
         self.progress.epoch(record, rate)
 
     def save_checkpoint(
-        self, weights: list[Array], state: Mapping[str, Array], position: Position
+        self, weights: list[Array], state: Mapping[str, Array], position: Position, watch: None
     ) -> None:
         """Save a checkpoint beside the training; a failure is logged, and training continues."""
         vectors = {"W1": weights[0]}
         vectors |= {f"optimizer.{name}": vector for name, vector in state.items()}
         is_epoch = position.step == 0 and math.isfinite(self._loss)
-        meta = self._about | ({"loss": self._loss} if is_epoch else {})
+        meta = self._about | ({"score": self._loss} if is_epoch else {})
         self._writing.save(vectors, {}, meta, position)
 
     def unsaved_message(self) -> str:

@@ -268,7 +268,7 @@ class _Call:
         self._gradient: Array = out
 
     def forward(
-        self, rows: Array, T: None, dropout: Any, before_weights: Any, is_first: bool
+        self, rows: Array, T: None, dropout: Any, before_weights: Any, is_first: bool, w: None
     ) -> float:
         """The sum of the losses of the rows; the gradient is kept for `run`."""
         if before_weights is not None:

@@ -155,7 +155,9 @@ def test_several_labels_and_several_outputs() -> None:
     assert model.predict(X).shape == model.predict_proba(X).shape == Y.shape
     assert np.mean(model.predict(X) == Y) > 0.85
     T = X[:, :3] @ np.array([[1.0, 0], [0, 1], [1, 1]])
-    numbers = MLPRegressor((32,), max_iter=400, learning_rate_init=0.01, random_state=0).fit(X, T)
+    numbers = MLPRegressor(
+        hidden_layer_sizes=(32,), max_iter=400, learning_rate_init=0.01, random_state=0
+    ).fit(X, T)
     assert numbers.predict(X).shape == T.shape
     assert numbers.score(X, T) > 0.9
     assert numbers.fit(X, T[:, 0]).predict(X).shape == (200,)
