@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from distnn.nn.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
     from distnn.training.framed import prepare
     from distnn.training.model import load
+    from distnn.training.own_gradient import GradientTrainer
+    from distnn.training.reservoir import Reservoir
     from distnn.training.trainer import Trainer
 
 _HOMES = {
     "Network": "nn.network",
     "Trainer": "training.trainer",
+    "GradientTrainer": "training.own_gradient",
+    "Reservoir": "training.reservoir",
     "SGD": "nn.optimizers",
     "Momentum": "nn.optimizers",
     "Nesterov": "nn.optimizers",
@@ -42,12 +46,14 @@ __all__ = [
     "AdamW",
     "DistnnError",
     "DivergenceError",
+    "GradientTrainer",
     "InputError",
     "Momentum",
     "Nesterov",
     "Network",
     "RMSProp",
     "RankFailed",
+    "Reservoir",
     "StopRequested",
     "Trainer",
     "load",

@@ -181,6 +181,9 @@ class TrainConfig(_Options):
         0, "optimization", "What everything random is drawn from", least=0, most=LARGEST_SEED,
         trainer=True,
     )  # fmt: skip
+    shuffle: bool = option(
+        True, "optimization", "Another order of the rows in every epoch", trainer=True
+    )
     slices: int | None = option(
         None, "parallel", "Parts a batch is cut into; auto, the default: 8 (no more than it has "
         "items), or the number of ranks where that is more", least=1, most=MOST_SLICES, auto=True,

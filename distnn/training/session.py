@@ -5,7 +5,7 @@ gradient vectors, and the exchange turns those into new weights.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from distnn.nn.optimizers import Optimizer, descend
 from distnn.nn.schedules import factor
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory, needed_bytes
-from distnn.parallel.reduction.exchange import Layout, Phase, Rule, no_phase
+from distnn.parallel.reduction.exchange import Exchange, Layout, Phase, Rule, no_phase
 from distnn.parallel.reduction.loss_sums import LossSums
 from distnn.parallel.reduction.strategies import make_exchange, shared_by_node
 from distnn.run.position import Position
@@ -37,8 +37,11 @@ class Session:
     """The state of a training, on every rank. All methods are collective.
 
     Args:
-        config: batch_size, slices (resolved), seed, schedule, warmup, reduce, update and clip_norm
-            are used.
+        network: or whatever has one flat vector of weights, see `own_gradient.FlatVector`.
+        config: batch_size, slices (resolved), seed, shuffle, schedule, warmup, reduce, update and
+            clip_norm are used.
+        make_work: what computes the gradients of this rank's slices, of the network, the exchange
+            and the most items of a batch.
 
     Attributes:
         position: how far it is.
@@ -51,6 +54,7 @@ class Session:
         network: Network,
         optimizer: Optimizer,
         config: TrainConfig,
+        make_work: Callable[[Any, Exchange, int], Any] = SliceWork,
     ) -> None:
         assert config.slices is not None
         self.comm, self.network, self.optimizer, self.config = comm, network, optimizer, config
@@ -70,6 +74,7 @@ class Session:
             clip_norm=config.clip_norm,
         )
         self.work: SliceWork
+        self._make_work = make_work
         self._loss_sums = LossSums(comm, self.exchange.ownership)
         self._order_memory = SharedMemory(comm)
         self._order = np.empty(0, np.intp)
@@ -130,9 +135,11 @@ class Session:
             self._order_memory.close()
             self._order = self._order_memory.array((len(dataset),), np.intp)
             items = min(self.config.batch_size, len(dataset))
-            self.work = SliceWork(self.network, self.exchange, items)
-        if self.comm.node_rank == 0:
+            self.work = self._make_work(self.network, self.exchange, items)
+        if self.comm.node_rank == 0 and self.config.shuffle:
             epoch_order(len(dataset), self.config.seed, self.position.epoch, self._order)
+        elif self.comm.node_rank == 0:
+            self._order[:] = np.arange(len(dataset))
         self.exchange.barrier.wait()
         return -(-len(dataset) // self.config.batch_size)
 

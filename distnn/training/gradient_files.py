@@ -1,0 +1,141 @@
+"""The files of a `GradientTrainer`'s run. Rank 0 alone has them.
+
+config.toml, metrics.jsonl and checkpoints are those of `run_files`, with the vector as ``W1``.
+"""
+
+import dataclasses
+import logging
+import math
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from distnn.config.options import TrainConfig, merge_resumed
+from distnn.config.toml_file import read_recorded, to_toml
+from distnn.errors import InputError
+from distnn.run import checkpoint
+from distnn.run.background import BackgroundWriter
+from distnn.run.checkpoint import Checkpoint
+from distnn.run.directory import RunDirectory
+from distnn.run.position import Position
+from distnn.run.progress import Progress
+from distnn.training.session import Session
+
+Array = NDArray[Any]
+
+log = logging.getLogger(__name__)
+
+
+class GradientFiles:
+    """Opens a new run's directory, or claims the run that is to be resumed.
+
+    Args:
+        config: run_dir, resume and the rest of the options.
+        about: what a resumed run must have as well: size and dtype of the vector, optimizer, rows.
+
+    Raises:
+        InputError: the directory holds a run that is not to be resumed, is in use, or was started
+            with something else; no checkpoint can be read.
+    """
+
+    progress: Progress
+
+    def __init__(self, config: TrainConfig, about: Mapping[str, Any]) -> None:
+        self.directory = RunDirectory(config.run_dir or "")
+        self._about = dict(about)
+        self._checkpoint: Checkpoint | None = None
+        self._writer: BackgroundWriter | None = None
+        self._loss = math.inf
+        is_resumed = config.resume and self.directory.holds_run()
+        if is_resumed:
+            self.directory.require_run()
+        else:
+            self.directory.refuse_run()
+            self.directory.make_folders()
+        self.claim()
+        try:
+            self.directory.remove_leftovers()
+            if is_resumed:
+                self._find(config)
+        except InputError:
+            self.close()
+            raise
+
+    def _find(self, config: TrainConfig) -> None:
+        recorded = read_recorded(self.directory.config)
+        epochs = max(config.epochs, recorded.epochs)
+        merge_resumed(recorded, dataclasses.replace(config, epochs=epochs))
+        folder = self.directory.checkpoints
+        self._checkpoint = checkpoint.newest(folder, lambda error: log.warning("%s", error))
+        for name, value in self._about.items() if self._checkpoint else ():
+            assert self._checkpoint is not None
+            if self._checkpoint.meta.get(name) != value:
+                what = f"{value} was given, the run has {self._checkpoint.meta.get(name)}"
+                raise InputError(what, name, "give the same, or another run_dir")
+
+    def claim(self) -> None:
+        """Keep other jobs from writing here until `close`; raises InputError if one does."""
+        if not self.directory.claim():
+            log.warning("%s: no locks here, keep other jobs away", self.directory)
+
+    def position(self) -> dict[str, Any] | None:
+        """Where the checkpoint continues; None without one."""
+        return None if self._checkpoint is None else self._checkpoint.meta["position"]
+
+    def vectors(self) -> tuple[Array, dict[str, Array]]:
+        """The vector and the optimizer's state of the checkpoint."""
+        assert self._checkpoint is not None
+        return self._checkpoint.weights(), self._checkpoint.state()
+
+    def begin(self, config: TrainConfig, session: Session, epochs: int, rows: int) -> None:
+        """Write config.toml: the run exists from now on."""
+        config = dataclasses.replace(config, epochs=epochs)
+        identity = self.directory.identity() or secrets.token_hex(16)
+        self.directory.record(to_toml(config), identity)
+        self._about["run"] = identity
+        known = () if self._checkpoint is None else self._checkpoint.meta.get("records", ())
+        self._checkpoint = None
+        self._writer = BackgroundWriter(self.directory, config.keep, session.position, known)
+        steps = -(-rows // config.batch_size)
+        done = session.position.epoch
+        self.progress = Progress(config.progress, sys.stderr, epochs, steps, done)
+        self._started = time.perf_counter()
+
+    def epoch_done(self, record: Mapping[str, Any], seconds: float, items: int) -> None:
+        """Write the lines of an epoch, beside the training."""
+        rate = items / seconds if seconds > 0 else math.inf
+        timing = {"epoch": record["epoch"], "seconds": seconds, "samples_per_second": rate}
+        self._loss = record["train_loss"]
+        self._writing.append(record, timing)
+        self.progress.epoch(record, rate)
+
+    def save_checkpoint(
+        self, weights: list[Array], state: Mapping[str, Array], position: Position, watch: None
+    ) -> None:
+        """Save a checkpoint beside the training; a failure is logged, and training continues."""
+        vectors = {"W1": weights[0]}
+        vectors |= {f"optimizer.{name}": vector for name, vector in state.items()}
+        is_epoch = position.step == 0 and math.isfinite(self._loss)
+        meta = self._about | ({"score": self._loss} if is_epoch else {})
+        self._writing.save(vectors, {}, meta, position)
+
+    def unsaved_message(self) -> str:
+        """Wait for all writes; why the last checkpoint could not be saved, empty if it was."""
+        return self._writing.unsaved_message()
+
+    def close(self) -> None:
+        """End the writing threads, and let other jobs write here."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+            self.progress.close()
+        self.directory.release()
+
+    @property
+    def _writing(self) -> BackgroundWriter:
+        assert self._writer is not None, "begin comes first"
+        return self._writer

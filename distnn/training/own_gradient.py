@@ -1,0 +1,330 @@
+"""Training of any model whose gradient the caller computes: the distributed core without a network.
+
+A model is a flat vector theta and a function that gives, for some rows, the sum of their losses and
+the gradient of that sum. Slices, the ordered sum, shared vectors, optimizers, checkpoints and the
+watchdog are those of `Trainer`; the two differ in what computes the gradient of a slice.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from distnn.blas_threads import one_thread_per_rank
+from distnn.checks import LARGEST_COUNT, choice, instance, number
+from distnn.config.options import TrainConfig
+from distnn.errors import DistnnError, DivergenceError, InputError
+from distnn.nn.network import Network
+from distnn.nn.optimizers import Adam, Optimizer
+from distnn.parallel.comm.communicator import Communicator, communicator_of, mpi_of
+from distnn.parallel.comm.shared_memory import needed_bytes
+from distnn.parallel.reduction.exchange import Exchange
+from distnn.parallel.reduction.partition import slice_rows
+from distnn.parallel.watchdog.watchdog import watched
+from distnn.run.position import Position
+from distnn.training.consistency import agreed
+from distnn.training.dataset import Dataset, order_spec
+from distnn.training.loop import Loop, Record
+from distnn.training.session import Session, vector_bytes
+from distnn.training.slices import check_slices, chosen_slices
+
+if TYPE_CHECKING:  # what writes files is loaded where it does
+    from distnn.training.gradient_files import GradientFiles
+
+Array = NDArray[Any]
+Gradient = Callable[[Array, NDArray[np.intp]], tuple[float, ArrayLike]]
+"""gradient(theta, rows) -> (loss_sum, gradient_sum), see `GradientTrainer`."""
+
+FAILURES = ("raise", "abort")
+DTYPES = ("float32", "float64")
+
+
+class GradientTrainer:
+    """Minimises the mean of a loss over n rows, data-parallel. Every method is collective.
+
+    The result depends on the arguments and the number of slices, not on the number of ranks, if
+    the function's result depends on its arguments alone, to the last bit.
+
+    Args:
+        theta: (size,) float32 or float64, the vector to start from; rank 0's is used.
+        gradient: called as ``gradient(theta, rows)`` with the vector (size,), read-only, and the
+            numbers (b,) of some rows, of 0 ... n-1; b may be 0. Returns the sum of the losses of
+            these rows, and the gradient of that sum (size,). Each rank calls it for its slices of
+            each batch; where the rows are is its own affair.
+        n: how many rows there are.
+        optimizer: None means `Adam()`.
+        comm, on_failure: as of `Trainer`. An error that `gradient` raises on one rank rises there,
+            and `RankFailed` on the others; a rank that exits or hangs in it ends the job, the
+            latter after `stall_timeout`.
+
+    Keywords, as of `Trainer`: batch_size, slices, seed, shuffle, reduce, update, clip_norm,
+    schedule, warmup, run_dir, resume, checkpoint_every, keep, progress, stall_timeout.
+
+    Attributes:
+        theta: the vector reached, on every rank; the trainer's own copy.
+        position: how far it is.
+
+    Raises:
+        InputError: an argument cannot be used; more ranks than slices.
+    """
+
+    def __init__(
+        self,
+        theta: ArrayLike,
+        gradient: Gradient,
+        n: int,
+        optimizer: Optimizer | None = None,
+        *,
+        comm: Any = None,
+        on_failure: str = "raise",
+        **options: Any,
+    ) -> None:
+        self.theta = _vector(theta)
+        if not callable(gradient):
+            raise InputError("is no function", "gradient", "give gradient(theta, rows)")
+        self.gradient = gradient
+        self.n = number(n, "n", whole=True, least=1, most=LARGEST_COUNT)
+        optimizer = Adam() if optimizer is None else optimizer
+        self.optimizer = instance(optimizer, Optimizer, "optimizer", "Adam(0.001)")
+        self.on_failure = choice(on_failure, "on_failure", FAILURES)
+        self.comm = comm if isinstance(comm, Communicator) else communicator_of(comm)
+        config = TrainConfig.from_keywords(**options)
+        slices = chosen_slices(config.slices, config.batch_size, self.comm.size)
+        check_slices(slices, self.comm.size)
+        self.config = dataclasses.replace(config, data="arrays", slices=slices)
+        self.position = Position()
+        self._state: dict[str, Array] = {}
+        self._files: GradientFiles | None = None  # on rank 0, after the first fit
+        self._until, self._stop = 0, 0
+
+    def fit(self, epochs: int) -> list[Record]:
+        """Train for some epochs; a second call goes on where the first one ended.
+
+        Args:
+            epochs: passes over the rows; with `resume`, less what the run has of them already.
+
+        Returns:
+            One record per epoch: epoch, step, learning_rate, train_loss (the mean over the rows, as
+            they were trained on). The same on every rank.
+
+        Raises:
+            DistnnError: on every rank, as `Trainer.fit` does.
+            RankFailed: another rank failed, as by an error of its `gradient`.
+        """
+        number(epochs, "epochs", whole=True, least=1, most=LARGEST_COUNT)
+        seconds = self.comm.status.stall_timeout = self.config.stall_timeout
+        values = self._must_agree(epochs)
+        with ExitStack() as stack:
+            with agreed(mpi_of(self.comm), "GradientTrainer.fit", seconds, None, values):
+                stack.enter_context(watched(self.comm, ends_job=self.on_failure == "abort"))
+            model = FlatVector(self.theta)
+            needed = needed_bytes([order_spec(self.n)])
+            needed += vector_bytes(cast(Network, model), self.optimizer, self.comm, self.config)
+            comm = self.comm.with_memory(needed)
+            try:
+                comm.on_first(lambda: self._open(epochs))
+                with one_thread_per_rank():
+                    return self._run(comm, model, epochs)
+            finally:
+                self._stop = 0
+                if self._files is not None:
+                    self._files.close()
+
+    def request_stop(self) -> None:
+        """Ask for a stop at the next step boundary; any rank may, all ranks stop together."""
+        self._stop = 1
+
+    def _run(self, comm: Communicator, model: "FlatVector", epochs: int) -> list[Record]:
+        files = self._files
+        position = comm.broadcast(comm.on_first(lambda: files and files.position()))
+        if position is not None:
+            self.position = Position(**position)
+            if files is not None:
+                model.vector[:], self._state = files.vectors()
+        until = self._until = min(self._until, self.position.epoch) + epochs
+        make_work = lambda vector, exchange, items: OwnWork(self.gradient, exchange, items)  # noqa: E731
+        session = Session(comm, cast(Network, model), self.optimizer, self.config, make_work)
+        session.start(model.vector)
+        if self.position.steps:
+            session.restore(self._state, self.position)
+        if (self.position.epoch, self.position.step) > (until, 0):
+            files = None  # the run is further than this fit goes
+
+        def begin() -> None:
+            if files is not None:
+                files.begin(self.config, session, until, self.n)
+
+        try:
+            comm.on_first(begin)
+            comm.status.stop = self.request_stop
+            rows = cast(Dataset, _Numbers(self.n))
+            loop = Loop(session, rows, None, until, cast(Any, files), lambda: self._stop)
+            records = loop.run()
+        except DivergenceError:
+            session.close()  # position and optimizer state stay those before
+            raise
+        except DistnnError:
+            self._close(session)
+            raise
+        finally:
+            session.end_thread()
+        self._close(session)
+        return records
+
+    def _close(self, session: Session) -> None:
+        session.collect_state()
+        self.position = session.position
+        if session.comm.is_first:
+            self._state = {name: v.copy() for name, v in session.exchange.state.items()}
+        session.close()  # writes into self.theta
+
+    def _open(self, epochs: int) -> None:
+        """Rank 0: open the run's directory at the first fit, claim it again at the others."""
+        if self._files is not None:
+            self._files.claim()
+        elif self.config.run_dir is not None:
+            from distnn.training.gradient_files import GradientFiles
+
+            config = dataclasses.replace(self.config, epochs=epochs)
+            about = {"size": len(self.theta), "dtype": self.theta.dtype.name, "rows": self.n}
+            optimizer = {"name": self.optimizer.name, **self.optimizer.config()}
+            self._files = GradientFiles(config, about | {"optimizer": optimizer})
+
+    def _must_agree(self, epochs: int) -> dict[str, Any]:
+        own = {"run_dir", "resume", "allow_changed_data", "keep", "progress", "stall_timeout"}
+        options = {name: v for name, v in self.config.to_dict().items() if name not in own}
+        return options | {
+            "theta": [len(self.theta), self.theta.dtype.name],
+            "n": self.n,
+            "epochs": epochs,
+            "optimizer": [self.optimizer.name, self.optimizer.config()],
+            "on_failure": self.on_failure,
+        }
+
+
+class FlatVector:
+    """What a session needs of a model: one vector, where it lives, and how it may be cut.
+
+    Attributes:
+        shapes: of the matrices that the vector holds: one of a single column.
+    """
+
+    has_weights = True
+
+    def __init__(self, vector: Array) -> None:
+        self.vector, self.dtype = vector, vector.dtype
+        self.size = len(vector)
+        self.shapes = ((self.size, 1),)
+
+    @property
+    def weights(self) -> list[Array]:
+        """The vector, as the one matrix there is."""
+        return [self.vector[:, np.newaxis]]
+
+    def bind(self, vector: Array) -> None:
+        """Let the vector live here from now on."""
+        self.vector = vector
+
+
+class _Numbers:
+    """Rows that are their numbers: what they stand for the caller's function knows."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self.weights = None
+        self.total_weight = n
+
+    def __len__(self) -> int:
+        return self._n
+
+    def gather(self, rows: NDArray[np.intp], out: NDArray[np.intp]) -> None:
+        """The numbers themselves."""
+        out[:] = rows
+
+
+class _Stack(NamedTuple):
+    """One slice, as `Session.step` takes it, see `slice_work.Stack`."""
+
+    run: "_Call"
+    slices: int
+    items: slice
+    A0: Array
+    T: None
+    rows: tuple[Array]
+    is_first: bool
+
+
+class _Call:
+    """The caller's function on one slice, in place of a forward and a backward pass."""
+
+    def __init__(self, gradient: Gradient, exchange: Exchange, out: Array, sums: Any) -> None:
+        self._function, self._exchange, self._out, self._sums = gradient, exchange, out, sums
+        self._theta = exchange.weights.view()
+        self._theta.flags.writeable = False
+        self._blocks: list[Any] = []
+        self._gradient: Array = out
+
+    def forward(
+        self, rows: Array, T: None, dropout: Any, before_weights: Any, is_first: bool, w: None
+    ) -> float:
+        """The sum of the losses of the rows; the gradient is kept for `run`."""
+        if before_weights is not None:
+            before_weights(1, 0)
+        with np.errstate(all="warn"):  # as if it were called without distnn
+            loss, gradient = self._function(self._theta, rows)
+        found = np.asarray(gradient)
+        if found.shape != self._out.shape:
+            what = f"has shape {found.shape}, theta {self._out.shape}"
+            raise ValueError(f"the gradient {what}: return (loss_sum, gradient_sum)")
+        self._gradient = found
+        return float(loss)
+
+    def run(self, scale: Array, after_gradient: Any) -> None:
+        """The gradient of the mean into its vector, and the sums that follow from it."""
+        np.multiply(self._gradient, scale, out=self._out, casting="same_kind")
+        self._gradient = self._out
+        for left, right in self._sums:
+            np.add(left, right, out=left)
+        if after_gradient is not None:
+            row_ends, _ = self._exchange.layout.grids[0]
+            for block in range(len(row_ends)):
+                after_gradient(1, block)
+
+
+class OwnWork:
+    """The slices of this rank, each a call of the caller's function; see `SliceWork`."""
+
+    def __init__(self, gradient: Gradient, exchange: Exchange, items: int) -> None:
+        self._gradient, self._exchange = gradient, exchange
+        self._work: dict[int, list[tuple[list[_Stack], _Call, bool]]] = {}
+
+    def of(self, items: int) -> list[tuple[list[_Stack], _Call, bool]]:
+        """The work on a batch of so many items, in order."""
+        if items not in self._work:
+            self._work[items] = [self._prepare(task, items) for task in self._exchange.tasks]
+        return self._work[items]
+
+    def _prepare(self, task: Any, items: int) -> tuple[list[_Stack], _Call, bool]:
+        exchange = self._exchange
+        vectors = exchange.vectors
+        sums = [(vectors[left], vectors[right]) for left, right in task.additions]
+        call = _Call(self._gradient, exchange, vectors[task.vector], sums)
+        lo, hi = slice_rows(task.slice, exchange.layout.slices, items)
+        numbers = np.empty(hi - lo, np.intp)
+        stack = _Stack(
+            call, task.slice, slice(lo, hi), numbers, None, (numbers,), task is exchange.tasks[0]
+        )
+        return [stack], call, task is exchange.tasks[-1]
+
+
+def _vector(theta: ArrayLike) -> Array:
+    vector = np.array(theta)
+    if vector.ndim != 1 or vector.dtype.name not in DTYPES or not vector.size:
+        what = f"is {vector.dtype} of shape {vector.shape}"
+        raise InputError(what, "theta", "give a vector (size,) of float32 or float64")
+    if not np.isfinite(vector).all():
+        raise InputError("holds NaN or infinity", "theta", "start from finite numbers")
+    return vector
