@@ -108,17 +108,20 @@ def line_chart(
     *,
     x_label: str = "epoch",
     bounds: Sequence[float] = (),
-    may_be_log: bool = True,
+    may_be_log: bool = False,
+    from_zero: bool = False,
 ) -> Chart:
     """Values by epoch.
 
     Args:
+        from_zero: the axis begins at 0, so that what hardly changes looks so.
         bounds: what the axis does not go beyond, see `scale_of`.
     """
     xs = np.concatenate([one.arrays[0] for one in series])
     ys = np.concatenate([one.arrays[1] for one in series])
     x = epoch_scale(float(xs.min()), float(xs.max()))
-    y = scale_of(ys, may_be_log=may_be_log, bounds=bounds)
+    shown = np.append(ys, 0.0) if from_zero else ys
+    y = scale_of(shown, may_be_log=may_be_log, bounds=(0, 1e300) if from_zero else bounds)
     lines = tuple(
         Line(one.label, one.colour, one.dash, (path(x, y, *thinned(*one.arrays)),))
         for one in series

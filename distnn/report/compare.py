@@ -26,10 +26,12 @@ def results(records: Sequence[RunRecord]) -> list[tuple[str, list[Entry]]]:
         ("epochs", [Entry(figure(one.done)) for one in records]),
     ]
     names = dict.fromkeys(name for one in records for name in one.epochs)
+    held = [{k: v for k, v in one.meta.get("data", {}).items() if "test" in k} for one in records]
+    is_fair = all(one == held[0] for one in held)  # measured on the same rows
     for name in names:
         if name.startswith(("train_", "validation_", "test_")):
             values = [one.last(name) for one in records]
-            rows.append((words(name), _ranked(name, values)))
+            rows.append((words(name), _ranked(name, values, is_fair)))
     for name, shown in (("seconds", duration), ("samples_per_second", figure)):
         values = [_number(one.summary.get(name)) for one in records]
         rows.append((words(name), [Entry(shown(value)) for value in values]))
@@ -70,10 +72,10 @@ def is_low_best(name: str) -> bool:
     return any(name.endswith(end) for end in LOW.split())
 
 
-def _ranked(name: str, values: Sequence[float | None]) -> list[Entry]:
+def _ranked(name: str, values: Sequence[float | None], is_fair: bool) -> list[Entry]:
     known = [value for value in values if value is not None]
     best = (min if is_low_best(name) else max)(known, default=None)
-    is_race = len(known) > 1 and not name.startswith("train_")
+    is_race = is_fair and len(known) > 1 and not name.startswith("train_")
     return [Entry(measure(name, v), is_race and v is not None and v == best) for v in values]
 
 

@@ -40,6 +40,7 @@ class RunView:
     sentence: str
     facts: list[tuple[str, str, str]]
     charts: list[Chart]
+    speed: list[Chart]
     classes: Confusion | None
     residuals: Sequence[Residuals]
     phases: Phases | None
@@ -121,7 +122,7 @@ def _view(
     phases = phases_of(record, bench)
     return RunView(
         record, number, 1 + number % COLOURS, number // COLOURS % DASHES,
-        _sentence(record), _key_figures(record), _curves(record), classes, applied.residuals,
+        _sentence(record), _key_figures(record), _curves(record), _speed([record]), classes, applied.residuals,
         phases, bench_command(record), _hashes(record), _table(record),
         [*record.missing, *_missing(record, classes, applied)],
     )  # fmt: skip
@@ -187,8 +188,9 @@ def _curves(record: RunRecord) -> list[Chart]:
             if (values := record.epochs.get(name := f"{part}_{kind}")) and _any(values)
         ]
         if series:
-            charts.append(line_chart(kind.replace("_", " "), series, **_axis(kind)))
-    return charts + _speed([record])
+            alone = f"{series[0].label} " if len(series) == 1 else ""
+            charts.append(line_chart(alone + compare.words(kind), series, **_axis(kind)))
+    return charts
 
 
 def _overlaid(records: Sequence[RunRecord]) -> list[Chart]:
@@ -217,7 +219,7 @@ def _speed(records: Sequence[RunRecord]) -> list[Chart]:
         for k, one in enumerate(records)
         if (values := one.timings.get("samples_per_second")) and _any(values)
     ]  # fmt: skip
-    return [line_chart("samples per second", series, bounds=(0, 1e300))] if series else []
+    return [line_chart("samples per second", series, from_zero=True)] if series else []
 
 
 def _kinds(records: Sequence[RunRecord]) -> list[str]:

@@ -160,6 +160,13 @@ class RunDirectory:
         except OSError as error:
             raise self._unwritable(error) from None
 
+    def forget_outcome(self) -> None:
+        """The run goes on: how it ended before is no longer so. Raises InputError."""
+        try:
+            self.outcome.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
     def _unwritable(self, error: OSError) -> InputError:
         what = f"cannot be written: {error.strerror or error}"
         return InputError(what, str(self.path), "give another --run-dir")

@@ -191,6 +191,7 @@ class RunFiles:
             check_data(self.checkpoint, config.data, data["data"], tensors, steps)
         identity = self.directory.identity() or recorded.get("run") or secrets.token_hex(16)
         self.directory.record(to_toml(config), identity)
+        self.directory.forget_outcome()
         self._tensors = dict(tensors)
         here = fingerprint(products.in_use())
         before = recorded.get("fingerprints", [recorded.get("fingerprint", here)])
@@ -299,6 +300,19 @@ class RunFiles:
             what = f"{self.directory.summary}: cannot be written: {reason(error)}"
             raise DistnnError(f"training is done and saved, but {what}") from error
         return summary
+
+    def ended_early(self, outcome: str, error: DistnnError) -> None:
+        """Record why the training ended before its end, for those who look at the run later.
+
+        Nothing is written where the run was not begun here: it is as it was.
+        """
+        if self._writer is None:
+            return
+        said = {"outcome": outcome, "message": str(error), "epochs": self._record.get("epoch", 0)}
+        try:
+            metrics.write_summary(self.directory.outcome, said)
+        except OSError as problem:
+            log.warning("%s: cannot be written: %s", self.directory.outcome, reason(problem))
 
     def close(self) -> None:
         """End the progress bar and the writing threads, and let other jobs write here."""

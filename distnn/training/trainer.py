@@ -264,10 +264,14 @@ class Trainer:
             self.report = self._best.report(comm, self.network, data, session.position.epoch)
             measured = time.perf_counter() - trained_at
             summary = comm.on_first(finish)
-        except DivergenceError:
+        except DivergenceError as error:
+            if files is not None:
+                files.ended_early("diverged", error)
             session.close()  # position and optimizer state stay those before
             raise
-        except DistnnError:
+        except DistnnError as error:
+            if files is not None:
+                files.ended_early("stopped", error)
             self.close_session(session)
             raise
         finally:
