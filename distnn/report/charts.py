@@ -8,6 +8,7 @@ screen, and colours are the style sheet's, light or dark.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,12 +34,17 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """A line, or dots: `paths` are SVG's, in the stretched drawing."""
+    """One set of values: `paths` are SVG's, in the stretched drawing.
+
+    Attributes:
+        kind: "line", "dots" or "area".
+    """
 
     label: str
     colour: int
     dash: int
     paths: tuple[str, ...]
+    kind: str = "line"
 
 
 @dataclass(frozen=True)
@@ -122,10 +128,7 @@ def line_chart(
     x = epoch_scale(float(xs.min()), float(xs.max()))
     shown = np.append(ys, 0.0) if from_zero else ys
     y = scale_of(shown, may_be_log=may_be_log, bounds=(0, 1e300) if from_zero else bounds)
-    lines = tuple(
-        Line(one.label, one.colour, one.dash, (path(x, y, *thinned(*one.arrays)),))
-        for one in series
-    )
+    lines = tuple(_line(x, y, one) for one in series)
     return Chart(
         title,
         _about(title, series),
@@ -141,20 +144,21 @@ def line_chart(
 
 
 def thinned(x: Values, y: Values, most: int = POINTS) -> tuple[Values, Values]:
-    """At most `most` of the points, with the least and the largest value of each stretch.
+    """At most `most` of the points: of each stretch the least, the largest and one that is missing.
 
-    A peak of one epoch stays to be seen, which every tenth point would hide.
+    A peak or a gap of one epoch stays to be seen, which every tenth point would hide.
     """
     if len(x) <= most:
         return x, y
     kept = {0, len(x) - 1}
-    edges = np.linspace(0, len(x), most // 2, dtype=int)
-    for lo, hi in zip(edges[:-1], edges[1:], strict=True):
+    edges = np.linspace(0, len(x), most // 3, dtype=int)
+    for lo, hi in pairwise(edges.tolist()):
         part = y[lo:hi]
-        if np.isnan(part).all():
-            kept.add(int(lo))
-        else:
-            kept |= {int(lo + np.nanargmin(part)), int(lo + np.nanargmax(part))}
+        is_lost = np.isnan(part)
+        if is_lost.any():
+            kept.add(lo + int(is_lost.argmax()))
+        if not is_lost.all():
+            kept |= {lo + int(np.nanargmin(part)), lo + int(np.nanargmax(part))}
     order = sorted(kept)
     return x[order], y[order]
 
@@ -209,11 +213,18 @@ def tick_text(value: float) -> str:
     """The number beside a tick, short."""
     size = abs(value)
     if size >= 1e9 or 0 < size < 1e-4:
-        return figure(float(f"{value:.4g}"))
+        return figure(value, 3)
     for unit, letter in ((1e6, "M"), (1e4, "k")):
         if size >= unit:
             return f"{value / (1e3 if letter == 'k' else 1e6):g}{letter}".replace("-", "−")
     return f"{float(f'{value:.6g}'):,.10g}".replace("-", "−")
+
+
+def _line(x: Scale, y: Scale, one: Series) -> Line:
+    xs, ys = thinned(*one.arrays)
+    if np.isfinite(ys).sum() == 1:  # a line would not be seen
+        return Line(one.label, one.colour, one.dash, dots(x, y, xs, ys), "dots")
+    return Line(one.label, one.colour, one.dash, (path(x, y, xs, ys),))
 
 
 def _mark(x: Scale, y: Scale, one: Series) -> Mark:

@@ -78,7 +78,9 @@ def confusion(counts: Any, names: Sequence[Any] | None) -> Confusion | None:
         recall, precision = right / true, right / predicted
         f1 = 2 * right / (true + predicted)
         shares = np.nan_to_num(C / true[:, None])
-    scores = zip(labels, precision.tolist(), recall.tolist(), f1.tolist(), true.tolist(), strict=True)
+    scores = zip(
+        labels, precision.tolist(), recall.tolist(), f1.tolist(), true.tolist(), strict=True
+    )
     view = Confusion(
         labels,
         float(C.sum()),

@@ -80,7 +80,9 @@ def _ranked(name: str, values: Sequence[float | None], is_fair: bool) -> list[En
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:
-    ranks = {name: record.summary.get(name) for name in ("ranks", "nodes", "weights_sha256")}
+    ranks = {name: record.summary.get(name) for name in ("ranks", "nodes")}
+    if weights := record.summary.get("weights_sha256"):
+        ranks["weights (sha256)"] = str(weights)[:16]
     prints = record.meta.get("fingerprint", {})
     data = {f"{name} data (sha256)": one[:16] for name, one in record.meta.get("data", {}).items()}
     return {**record.config, **ranks, **data, **prints}

@@ -122,8 +122,8 @@ def _view(
     phases = phases_of(record, bench)
     return RunView(
         record, number, 1 + number % COLOURS, number // COLOURS % DASHES,
-        _sentence(record), _key_figures(record), _curves(record), _speed([record]), classes, applied.residuals,
-        phases, bench_command(record), _hashes(record), _table(record),
+        _sentence(record), _key_figures(record), _curves(record), _speed([record]), classes,
+        applied.residuals, phases, bench_command(record), _hashes(record), _table(record),
         [*record.missing, *_missing(record, classes, applied)],
     )  # fmt: skip
 
@@ -153,20 +153,23 @@ def best_epoch(record: RunRecord) -> tuple[str, int] | None:
 def _key_figures(record: RunRecord) -> list[tuple[str, str, str]]:
     """(name, value, remark) of what is looked at first."""
     epochs, summary = record.config.get("epochs"), record.summary
+    when = "so far" if record.status == UNDER_WAY else "at the end"
     facts = [("epochs", figure(record.done), f"of {figure(epochs)}" if epochs else "")]
     for name in ("test_accuracy", "test_r2", "validation_accuracy", "validation_r2"):
         if (value := record.last(name)) is not None:
-            facts.append((compare.words(name), compare.measure(name, value), "at the end"))
+            facts.append((compare.words(name), compare.measure(name, value), when))
             break
     for name in ("test_loss", "validation_loss", "train_loss"):
         if (value := record.last(name)) is not None:
-            facts.append((compare.words(name), figure(value), "at the end"))
+            facts.append((compare.words(name), figure(value), when))
     if best := best_epoch(record):
         name, index = best
         at, value = record.epochs["epoch"][index], record.epochs[name][index]
         facts.append(("best epoch", figure(at), f"{compare.words(name)} {figure(value)}"))
     seconds = summary.get("seconds") if is_number(summary.get("seconds")) else _sum(record)
-    facts.append(("time", duration(seconds), f"on {figure(record.meta.get('ranks', 1))} ranks"))
+    ranks = record.meta.get("ranks")
+    where = "" if ranks is None else f"on {figure(ranks)} rank{'s' if ranks != 1 else ''}"
+    facts.append(("time", duration(seconds), where))
     return facts
 
 
@@ -183,7 +186,9 @@ def _curves(record: RunRecord) -> list[Chart]:
     best = best_epoch(record)
     for kind in _kinds([record]):
         series = [
-            Series(label, epochs, values, colour, dash, best[1] if best and best[0] == name else None)
+            Series(
+                label, epochs, values, colour, dash, best[1] if best and best[0] == name else None
+            )
             for part, (label, colour, dash) in PARTS.items()
             if (values := record.epochs.get(name := f"{part}_{kind}")) and _any(values)
         ]
@@ -241,7 +246,7 @@ def _table(record: RunRecord, most: int = 100) -> list[list[str]]:
     """The epochs' values as text, heading first; of many epochs, evenly spaced ones."""
     names = [name for name in record.epochs if name != "epoch"]
     count = len(record.epochs["epoch"])
-    rows = np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)) if count else []
+    rows = np.unique(np.linspace(0, max(count - 1, 0), min(most, count)).astype(int)).tolist()
     values = [
         [figure(record.epochs["epoch"][k]), *(figure(record.epochs[name][k]) for name in names)]
         for k in rows

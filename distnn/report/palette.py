@@ -1,8 +1,8 @@
 """Colours of the page, light and dark.
 
-The lines' colours differ in lightness as well as in hue, after Okabe and Ito's palette for all kinds
-of colour vision (jfly.uni-koeln.de/color), and have a contrast of at least 3:1 to the panel; lines
-differ in their dashes, too. Every text has at least 4.5:1 (WCAG 2.2, 1.4.3), see the tests.
+The lines' colours differ in lightness as well as in hue, after Okabe and Ito's palette for all
+kinds of colour vision (jfly.uni-koeln.de/color), and have a contrast of at least 3:1 to the panel;
+lines differ in their dashes, too. Every text has at least 4.5:1 (WCAG 2.2, 1.4.3), see the tests.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,7 @@ class Palette:
     Attributes:
         lines: of a chart's lines, and of phases.
         ramp: of a share of 0, then above 0 up to 1, in equal parts.
-        light_text_from, dark_text_from: the level of the ramp from which text on it turns; the one
-            that does not apply is None.
+        turns: the level of the ramp from which the second colour of `text_on_ramp` is used.
     """
 
     page: str

@@ -70,7 +70,7 @@ class RunRecord:
         value = self.summary.get(name) if self.status == FINISHED else None
         if value is None and self.epochs.get(name):
             value = self.epochs[name][-1]
-        return float(value) if is_number(value) else None
+        return float(value) if value is not None and is_number(value) else None
 
 
 def read_run(path: str) -> RunRecord:
@@ -200,7 +200,7 @@ def _status(
     if writer := directory.writer():
         return UNDER_WAY, writer
     done = epochs["epoch"][-1] if epochs["epoch"] else 0
-    said = str(outcome.get("message", ""))[:2000]
+    said = str(outcome.get("message", ""))[:2000].removeprefix("training diverged: ")
     if outcome.get("outcome") == DIVERGED:
         return DIVERGED, said
     if summary and done <= summary.get("epochs", 0):

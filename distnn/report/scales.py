@@ -78,7 +78,7 @@ def figure(value: float | int | None, digits: int = 4) -> str:
     """A number for people: so many significant digits, whole numbers with commas."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
-    if isinstance(value, int) or (value == int(value) if abs(value) < 1e15 else False):
+    if isinstance(value, int) or (abs(value) < 1e9 and value == int(value)):
         return f"{int(value):,}".replace("-", "−")
     if abs(value) >= 10 ** (digits - 1) and abs(value) < 1e9:
         return f"{value:,.0f}".replace("-", "−")

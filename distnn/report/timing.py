@@ -57,7 +57,10 @@ def matching(record: RunRecord, bench: Mapping[str, Any] | None) -> Mapping[str,
     """The figures of a ``--json`` file of ``distnn.bench`` for a run's network and batch."""
     layers = record.meta.get("network", {}).get("layers")
     for figures in (bench or {}).get("figures", ()):
-        same = figures.get("layers") == layers, figures.get("batch") == record.config.get("batch_size")
+        same = (
+            figures.get("layers") == layers,
+            figures.get("batch") == record.config.get("batch_size"),
+        )
         if all(same) and figures.get("ranks") == record.meta.get("ranks"):
             return figures
     return None
@@ -86,8 +89,7 @@ def _phases(ranks: Any, source: str) -> Phases | None:
     total = sum(sum(row.values()) for row in rows) or 1.0
     shares = {name: sum(row.get(name, 0.0) for row in rows) / total for name in names}
     drawn = tuple(
-        (rank, _parts(row, names, colours, longest))
-        for rank, row in enumerate(rows[:MOST_RANKS])
+        (rank, _parts(row, names, colours, longest)) for rank, row in enumerate(rows[:MOST_RANKS])
     )
     known = tuple((name, colours[name], shares[name]) for name in names)
     return Phases(source, known, drawn, len(rows))
@@ -99,7 +101,9 @@ def _parts(
     parts, start = [], 0.0
     for name in names:
         width = 100 * row.get(name, 0.0) / longest
-        parts.append(Part(name, colours[name], round(start, 3), round(width, 3), row.get(name, 0.0)))
+        parts.append(
+            Part(name, colours[name], round(start, 3), round(width, 3), row.get(name, 0.0))
+        )
         start += width
     return tuple(parts)
 

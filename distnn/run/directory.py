@@ -21,8 +21,8 @@ class RunDirectory:
 
     ``config``, ``metrics``, ``timings``, ``summary`` are files, ``checkpoints`` a directory;
     ``outcome`` says why training ended early, ``phases`` what its steps were spent on, where that
-    was measured; ``lock`` is the file by which one job keeps others from writing here; ``id`` holds the run's
-    identity, which its checkpoints carry, too.
+    was measured; ``lock`` is the file by which one job keeps others from writing here; ``id`` holds
+    the run's identity, which its checkpoints carry, too.
     """
 
     def __init__(self, path: str | Path) -> None:
