@@ -11,6 +11,7 @@ from distnn.data.sources import Part, open_data
 from distnn.errors import InputError
 from distnn.nn.network import decide
 from distnn.report.page import Applied
+from distnn.report.record import read_object
 from distnn.report.residuals import MOST_TARGETS, Residuals, residuals
 from distnn.run.directory import RunDirectory
 from distnn.training.prediction import Trained, predict
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def apply(comm: "Communicator", run_dir: str | None) -> Applied:
-    """What the newest weights give for the run's test set, on rank 0. Collective.
+    """What the run's weights (the best where a validation set chose them, else the newest) give for the run's test set, on rank 0. Collective.
 
     Args:
         run_dir: on rank 0.
@@ -38,8 +39,10 @@ def apply(comm: "Communicator", run_dir: str | None) -> Applied:
 
 
 def _open(run_dir: str) -> tuple[Trained, Part]:
-    trained = Trained.open(run_dir, "latest")
-    config = read_recorded(RunDirectory(run_dir).config)
+    directory = RunDirectory(run_dir)
+    is_best = "best_epoch" in read_object(directory.summary)  # a validation set chose it
+    trained = Trained.open(run_dir, "best" if is_best else "latest")
+    config = read_recorded(directory.config)
     test = open_data(config.data, config.test_data, config.target).test
     if test is None:
         raise InputError("has no test set", config.data, "leave out --evaluate")

@@ -37,7 +37,7 @@ class Line:
     """One set of values: `paths` are SVG's, in the stretched drawing.
 
     Attributes:
-        kind: "line", "dots" or "area".
+        kind: "line", "dots", "point" or "area".
     """
 
     label: str
@@ -49,10 +49,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point that is pointed out."""
+    """A point that is pointed out, its text above or below what is drawn there."""
 
     x: float
     y: float
+    text_y: float
     text: str
     colour: int
     at_end: bool
@@ -223,7 +224,7 @@ def tick_text(value: float) -> str:
 def _line(x: Scale, y: Scale, one: Series) -> Line:
     xs, ys = thinned(*one.arrays)
     if np.isfinite(ys).sum() == 1:  # a line would not be seen
-        return Line(one.label, one.colour, one.dash, dots(x, y, xs, ys), "dots")
+        return Line(one.label, one.colour, one.dash, dots(x, y, xs, ys), "point")
     return Line(one.label, one.colour, one.dash, (path(x, y, xs, ys),))
 
 
@@ -233,7 +234,8 @@ def _mark(x: Scale, y: Scale, one: Series) -> Mark:
     across = float(x.shares(at))
     text = f"best: epoch {int(at)}, {figure(float(value))}"
     up = float((1 - y.shares(value)) * HEIGHT)
-    return Mark(round(100 * across, 2), round(up, 1), text, one.colour, across > 0.6)
+    text_y = 12 if up > HEIGHT / 3 else HEIGHT - 8
+    return Mark(round(100 * across, 2), round(up, 1), text_y, text, one.colour, across > 0.5)
 
 
 def _hits(x: Scale, series: Sequence[Series], x_label: str) -> tuple[Hit, ...]:

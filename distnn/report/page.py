@@ -18,7 +18,7 @@ from distnn.report import compare
 from distnn.report.charts import COLOURS, DASHES, Chart, Series, line_chart
 from distnn.report.classes import Confusion, confusion
 from distnn.report.palette import DARK, LIGHT
-from distnn.report.record import UNDER_WAY, RunRecord, is_number
+from distnn.report.record import FINISHED, UNDER_WAY, RunRecord, is_number
 from distnn.report.residuals import Residuals
 from distnn.report.scales import duration, figure, percent
 from distnn.report.timing import Phases, bench_command, phases_of
@@ -45,6 +45,7 @@ class RunView:
     residuals: Sequence[Residuals]
     phases: Phases | None
     bench: str
+    scores: list[list[str]]
     hashes: list[tuple[str, str]]
     table: list[list[str]]
     missing: list[str]
@@ -118,12 +119,13 @@ def _view(
     record: RunRecord, number: int, applied: Applied, bench: Mapping[str, Any] | None
 ) -> RunView:
     counts = applied.counts if applied.counts is not None else _recorded_counts(record)
-    classes = confusion(counts, _class_names(record)) if counts is not None else None
+    classes = confusion(counts, _class_names(record))
     phases = phases_of(record, bench)
     return RunView(
         record, number, 1 + number % COLOURS, number // COLOURS % DASHES,
         _sentence(record), _key_figures(record), _curves(record), _speed([record]), classes,
-        applied.residuals, phases, bench_command(record), _hashes(record), _table(record),
+        applied.residuals, phases, bench_command(record), _scores(record), _hashes(record),
+        _table(record),
         [*record.missing, *_missing(record, classes, applied)],
     )  # fmt: skip
 
@@ -142,7 +144,15 @@ def _sentence(record: RunRecord) -> str:
 
 
 def best_epoch(record: RunRecord) -> tuple[str, int] | None:
-    """The measure by which an epoch is the best, and its index; None if there is no epoch."""
+    """The measure by which an epoch is the best, and its index; None if there is no epoch.
+
+    It is the epoch that the run itself chose, where it watched a validation set and is at its end.
+    """
+    metric = str(record.config.get("metric", "loss")).replace("-", "_")
+    chosen, watched = record.summary.get("best_epoch"), f"validation_{metric}"
+    numbers = record.epochs["epoch"]
+    if is_number(chosen) and chosen in numbers and watched in record.epochs:
+        return watched, numbers.index(chosen)
     for name in WATCHED:
         values = np.asarray(record.epochs.get(name, ()), np.float64)
         if np.isfinite(values).any():
@@ -153,7 +163,9 @@ def best_epoch(record: RunRecord) -> tuple[str, int] | None:
 def _key_figures(record: RunRecord) -> list[tuple[str, str, str]]:
     """(name, value, remark) of what is looked at first."""
     epochs, summary = record.config.get("epochs"), record.summary
-    when = "so far" if record.status == UNDER_WAY else "at the end"
+    is_best = record.status == FINISHED and is_number(summary.get("best_epoch"))
+    end = "with the best weights" if is_best else "at the end"
+    when = "so far" if record.status == UNDER_WAY else end
     facts = [("epochs", figure(record.done), f"of {figure(epochs)}" if epochs else "")]
     for name in ("test_accuracy", "test_r2", "validation_accuracy", "validation_r2"):
         if (value := record.last(name)) is not None:
@@ -161,7 +173,7 @@ def _key_figures(record: RunRecord) -> list[tuple[str, str, str]]:
             break
     for name in ("test_loss", "validation_loss", "train_loss"):
         if (value := record.last(name)) is not None:
-            facts.append((compare.words(name), figure(value), when))
+            facts.append((compare.words(name), figure(value), "" if name == "train_loss" else when))
     if best := best_epoch(record):
         name, index = best
         at, value = record.epochs["epoch"][index], record.epochs[name][index]
@@ -258,6 +270,7 @@ def _hashes(record: RunRecord) -> list[tuple[str, str]]:
     """What proves which weights and data these are."""
     known = {
         "weights": record.summary.get("weights_sha256"),
+        "best weights": record.summary.get("best_weights_sha256"),
         "optimizer state": record.summary.get("optimizer_sha256"),
         **{f"{name} data": digest for name, digest in record.meta.get("data", {}).items()},
         "run": record.meta.get("run"),
@@ -267,10 +280,25 @@ def _hashes(record: RunRecord) -> list[tuple[str, str]]:
 
 def _recorded_counts(record: RunRecord) -> Any:
     """The confusion matrix of the summary, whatever part of the data it is of."""
-    for name in ("test_confusion_matrix", "confusion_matrix", "validation_confusion_matrix"):
-        if name in record.summary:
-            return record.summary[name]
-    return None
+    found = (record.summary.get(f"{part}_confusion") for part in ("test", "validation"))
+    return next((counts for counts in found if counts), None)
+
+
+def _scores(record: RunRecord) -> list[list[str]]:
+    """The single measures of the summary by part of the data, heading first; empty if few."""
+    numbers = {k: float(v) for k, v in record.summary.items() if is_number(v)}
+    parts = [part for part in PARTS if any(name.startswith(f"{part}_") for name in numbers)]
+    kinds = dict.fromkeys(k.partition("_")[2] for k in numbers if k.partition("_")[0] in parts)
+    if len(kinds) < 2:
+        return []
+    rows = [
+        [
+            compare.words(kind),
+            *(compare.measure(kind, numbers.get(f"{part}_{kind}")) for part in parts),
+        ]
+        for kind in kinds
+    ]
+    return [["", *(PARTS[part][0] for part in parts)], *rows]
 
 
 def _class_names(record: RunRecord) -> Sequence[Any] | None:

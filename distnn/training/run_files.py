@@ -301,14 +301,9 @@ class RunFiles:
             raise DistnnError(f"training is done and saved, but {what}") from error
         return summary
 
-    def ended_early(self, outcome: str, error: DistnnError) -> None:
-        """Record why the training ended before its end, for those who look at the run later.
-
-        Nothing is written where the run was not begun here: it is as it was.
-        """
-        if self._writer is None:
-            return
-        said = {"outcome": outcome, "message": str(error), "epochs": self._record.get("epoch", 0)}
+    def record_end(self, outcome: str, error: DistnnError) -> None:
+        """Record why the training ends before its end, for those who look at the run later."""
+        said = {"outcome": outcome, "message": str(error)}
         try:
             metrics.write_summary(self.directory.outcome, said)
         except OSError as problem:

@@ -264,14 +264,10 @@ class Trainer:
             self.report = self._best.report(comm, self.network, data, session.position.epoch)
             measured = time.perf_counter() - trained_at
             summary = comm.on_first(finish)
-        except DivergenceError as error:
-            if files is not None:
-                files.ended_early("diverged", error)
+        except DivergenceError:
             session.close()  # position and optimizer state stay those before
             raise
-        except DistnnError as error:
-            if files is not None:
-                files.ended_early("stopped", error)
+        except DistnnError:
             self.close_session(session)
             raise
         finally:

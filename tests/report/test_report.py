@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distnn import SGD, DivergenceError, Network, Trainer
 from distnn.config.options import ReportConfig
 from distnn.errors import InputError
 from distnn.report import charts, record, scales
@@ -103,9 +104,7 @@ def test_the_best_epoch_is_marked(tmp_path: Path) -> None:
 
 
 def test_what_files_hold_cannot_become_part_of_the_page(tmp_path: Path) -> None:
-    run = make_run(
-        tmp_path / "<b>evil", confusion_matrix=[[3, 1], [0, 4]], class_names=[EVIL, "\0"]
-    )
+    run = make_run(tmp_path / "<b>evil", test_confusion=[[3, 1], [0, 4]], class_names=[EVIL, "\0"])
     (run / "config.toml").write_text(f"data = {json.dumps(EVIL)}\n")
     record_ = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     evil = record_ | {"epoch": 5, f"test_{EVIL}": 1.0, "train_loss": EVIL}
@@ -177,7 +176,7 @@ def test_states_of_a_run(tmp_path: Path) -> None:
 def test_a_run_of_many_epochs_and_classes_stays_small(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 9, (200, 200)).tolist()
-    run = make_run(tmp_path / "one", epochs=1000, confusion_matrix=counts)
+    run = make_run(tmp_path / "one", epochs=1000, test_confusion=counts)
     text = written(tmp_path, run)
     Read(text)
     assert len(text) < 1 << 20
@@ -274,3 +273,23 @@ def test_colours_can_be_told_apart(palette) -> None:
         assert contrast(palette.text_on_ramp[level >= palette.turns], ground) >= 4.5
     for line in palette.lines[: charts.COLOURS]:
         assert contrast(line, palette.panel) >= 3
+
+
+def test_a_run_that_diverges_or_is_stopped_says_why(tmp_path: Path) -> None:
+    """By the trainer itself: outcome.json is there, and gone when the run goes on."""
+    X, T = np.ones((64, 3), np.float32), np.ones(64, np.float32)
+    run = tmp_path / "run"
+
+    def train(rate: float, resume: bool, epochs: int) -> None:
+        network = Network([3, 4, 1], activation="identity", output="identity", loss="squared-error")
+        options = {"batch_size": 8, "run_dir": str(run), "resume": resume}
+        Trainer(network, SGD(rate), **options).fit(X, T, epochs=epochs)
+
+    with pytest.raises(DivergenceError):
+        train(1e30, resume=False, epochs=3)
+    found = record.read_run(str(run))
+    assert found.status == "diverged"
+    assert "learning rate 1e+30" in found.remark
+    with pytest.raises(DivergenceError):
+        train(1e30, resume=True, epochs=3)
+    assert "Diverged: the loss" in Read(written(tmp_path, run)).text
