@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def apply(comm: "Communicator", run_dir: str | None) -> Applied:
-    """What the run's weights (the best where a validation set chose them, else the newest) give for the run's test set, on rank 0. Collective.
+    """What a run's weights give for its test set, on rank 0. Collective.
+
+    They are the best ones where a validation set chose them, else the newest.
 
     Args:
         run_dir: on rank 0.
