@@ -13,13 +13,14 @@ from distnn.config.options import (
     DoctorConfig,
     EvaluateConfig,
     PredictConfig,
+    ReportConfig,
     TrainConfig,
 )
 from distnn.config.toml_file import read_config
 from distnn.errors import InputError
 
 WIDTH = 80  # columns of --help
-METAVARS = {int: "N", float: "X", str: "TEXT", list[int]: "N"}
+METAVARS = {int: "N", float: "X", str: "TEXT", list[int]: "N", list[str]: "TEXT"}
 
 
 class HelpRequested(Exception):
@@ -59,6 +60,12 @@ def parse_predict(argv: Sequence[str]) -> PredictConfig:
     """The options of ``RUN_DIR --data FILE --output FILE``; raises as `parse_train`."""
     summary = "Write what a trained network predicts for new rows."
     return PredictConfig(**parse_flags(options_of(PredictConfig), argv, "predict", summary))
+
+
+def parse_report(argv: Sequence[str]) -> ReportConfig:
+    """The options of ``RUN [RUN ...] --output FILE.html``; raises as `parse_train`."""
+    summary = "Write one page about a run, or about several side by side."
+    return ReportConfig(**parse_flags(options_of(ReportConfig), argv, "report", summary))
 
 
 def parse_doctor(argv: Sequence[str]) -> DoctorConfig:
@@ -145,7 +152,8 @@ def _parser(options: Iterable[Option], program: str, summary: str) -> argparse.A
     for one in options:
         details: dict[str, Any] = {"action": _Store, "help": _described(one)}
         if one.positional:
-            parser.add_argument(one.name, metavar=one.flag, nargs="?", **details)
+            nargs = "*" if one.type == list[str] else "?"
+            parser.add_argument(one.name, metavar=one.flag, nargs=nargs, **details)
             continue
         if one.type is bool:
             names, details["nargs"] = [one.flag, f"--no-{one.flag[2:]}"], 0

@@ -33,7 +33,7 @@ class Option(NamedTuple):
         on_resume: see `OnResume`.
         trainer: it is a keyword of `Trainer`, too.
         name: the field's, with underscores.
-        type: str, int, float, bool or list[int].
+        type: str, int, float, bool, list[int], or list[str] of what is given without a flag.
         optional: None is allowed.
     """
 
@@ -88,6 +88,8 @@ class Option(NamedTuple):
             if not isinstance(value, bool):
                 raise InputError(f"{checks.shown(value)} is not true or false", where)
             return value
+        if self.type == list[str]:
+            return [self._checked_text(item, where) for item in value]
         if self.type != list[int]:
             return self._checked_number(value, where)
         if not isinstance(value, list):
@@ -110,6 +112,8 @@ class Option(NamedTuple):
             return self.checked(words[0], self.flag)
         if self.auto and words == [AUTO]:
             return None
+        if self.type == list[str]:
+            return self.checked(words, self.flag)
         whole = self.type is not float
         if self.type == list[int] and len(words) == 1 and re.fullmatch(r"\d+(,\d+)+", words[0]):
             remedy = f"write {self.flag} {words[0].replace(',', ' ')}"

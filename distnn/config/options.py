@@ -305,6 +305,27 @@ class PredictConfig(_Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class ReportConfig(_Options):
+    """The options of ``python -m distnn.report``."""
+
+    run: list[str] = option(  # noqa: RUF009
+        "", "run", "The runs' directories, several to compare", positional=True
+    )
+    output: str = option("", "output", "HTML file to write", pattern=r"(?s:.*\.html?)",
+                         expects="a name that ends in .html")  # fmt: skip
+    evaluate: bool = option(
+        False, "data", "Apply the networks to their runs' test sets: confusion matrix, residuals"
+    )
+    bench: str | None = option(
+        None, "data", "File of distnn.bench --json: phases of a step, ratio to the limit"
+    )
+    watch: bool = option(False, "output", "Write the page anew until no run is under way")
+    every: int = option(
+        5, "output", "With --watch: seconds between two pages", least=1, most=86_400
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class DoctorConfig(_Options):
     """``python -m distnn.doctor`` has no options."""
 

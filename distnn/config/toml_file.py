@@ -37,6 +37,15 @@ def read_config(path: str | os.PathLike[str], cls: type) -> dict[str, Any]:
     return given
 
 
+def read_values(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The keys and values of a TOML file as they stand, also those that are no options here.
+
+    Raises:
+        InputError: the file cannot be read or is damaged.
+    """
+    return _parsed(Path(path))
+
+
 def to_toml(config: TrainConfig) -> str:
     """The text of a run's config.toml: it repeats the run, from any working directory.
 

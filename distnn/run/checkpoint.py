@@ -126,6 +126,28 @@ def read(path: str | Path) -> Checkpoint:
     return Checkpoint(path, tensors, _meta(path, text))
 
 
+def read_meta(path: Path) -> dict[str, Any]:
+    """The metadata of a checkpoint alone: to be shown, not to be trained on.
+
+    Neither tensors nor digest are looked at, so that it costs the same for any size.
+
+    Raises:
+        CheckpointError: it cannot be read, or was not written by distnn.
+    """
+    from safetensors import safe_open
+
+    try:
+        _verify_sizes(path)
+        with safe_open(path, framework="np") as file:
+            strings = file.metadata() or {}
+    except CheckpointError:
+        raise
+    except Exception as error:
+        why = reason(error) if isinstance(error, OSError) else str(error)
+        raise CheckpointError(f"cannot be read: {why[:200]}", str(path), REMEDY) from None
+    return _meta(path, strings.get("distnn", ""))
+
+
 def saved(directory: Path) -> list[Path]:
     """The checkpoints of steps in a directory, newest first, not looked into."""
     return sorted(directory.glob(f"step-*{SUFFIX}"), key=lambda path: path.name, reverse=True)

@@ -5,6 +5,7 @@ import fcntl
 import os
 import platform
 import stat
+import struct
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -12,13 +13,16 @@ from typing import BinaryIO
 from distnn.errors import InputError
 from distnn.run.files import leftovers, without_links, write_text
 
+LOCK = struct.Struct("hhqqi4x")  # flock of 64-bit Linux: kind, whence, start, length, process
+
 
 class RunDirectory:
     """The files of one run under `path`; nothing is touched before ``make_folders`` or ``claim``.
 
     ``config``, ``metrics``, ``timings``, ``summary`` are files, ``checkpoints`` a directory;
-    ``lock`` is the file by which one job keeps others from writing here; ``id`` holds the run's
-    identity, which its checkpoints carry, too.
+    ``outcome`` says why training ended early, ``phases`` what its steps were spent on, where that
+    was measured; ``lock`` is the file by which one job keeps others from writing here; ``id`` holds
+    the run's identity, which its checkpoints carry, too.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -27,6 +31,8 @@ class RunDirectory:
         self.metrics = self.path / "metrics.jsonl"
         self.timings = self.path / "timings.jsonl"
         self.summary = self.path / "summary.json"
+        self.outcome = self.path / "outcome.json"
+        self.phases = self.path / "phases.json"
         self.checkpoints = self.path / "checkpoints"
         self.lock = self.path / "writer.lock"
         self.id = self.path / "run.id"
@@ -105,6 +111,16 @@ class RunDirectory:
         self._held = file
         return True
 
+    def writer(self) -> str:
+        """Who is writing here, as ``process 7 on host``; empty if nobody is. Nothing is touched."""
+        try:
+            with os.fdopen(without_links(self.lock, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+                asked = fcntl.fcntl(file, fcntl.F_GETLK, LOCK.pack(fcntl.F_WRLCK, 0, 0, 0, 0))
+                is_held = LOCK.unpack(asked)[0] != fcntl.F_UNLCK
+                return file.read(100).decode(errors="replace") if is_held else ""
+        except OSError:  # no lock, or a file system without locks
+            return ""
+
     def release(self) -> None:
         """Let other jobs write here; nothing happens if it was not claimed."""
         if self._held is not None:
@@ -141,6 +157,13 @@ class RunDirectory:
             if self.identity() != identity:
                 write_text(self.id, identity + "\n")
             write_text(self.config, config)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def forget_outcome(self) -> None:
+        """The run goes on: how it ended before is no longer so. Raises InputError."""
+        try:
+            self.outcome.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from None
 

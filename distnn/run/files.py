@@ -11,7 +11,7 @@ from pathlib import Path
 TEMPORARY = ".tmp"
 # What stands beside a run's own files while they are written, see `write_whole`.
 UNFINISHED = re.compile(
-    r"\.(config\.toml|run\.id|summary\.json|(metrics|timings)\.jsonl|(best|step-\d+)\.safetensors)"
+    r"\.(config\.toml|run\.id|(summary|outcome|phases)\.json|(metrics|timings)\.jsonl|(best|step-\d+)\.safetensors)"
     r"\.\d+\.[0-9a-f]{8}" + re.escape(TEMPORARY)
 )
 

@@ -69,9 +69,12 @@ class Loop:
                     if stop:
                         raise StopRequested(self._stop_message())
         except StopRequested as error:
-            raise StopRequested(f"{error}{self._unsaved_message()}") from None
-        except DivergenceError:
+            stopped = StopRequested(f"{error}{self._unsaved_message()}")
+            self._record_end("stopped", stopped)
+            raise stopped from None
+        except DivergenceError as error:
             self._unsaved_message()
+            self._record_end("diverged", error)
             raise
         if unsaved := self._unsaved_message():
             remedy = "make room and go on with --resume"
@@ -153,6 +156,10 @@ class Loop:
         self._status.enter("checkpoint")
         message = comm.on_first(self._files.unsaved_message if self._files is not None else str)
         return str(comm.broadcast(message))
+
+    def _record_end(self, outcome: str, error: DistnnError) -> None:
+        if self._files is not None:
+            self._files.record_end(outcome, error)
 
     def _stop_message(self) -> str:
         position = self._session.position

@@ -197,6 +197,7 @@ class RunFiles:
             check_data(self.checkpoint, config.data, data["data"], tensors, steps)
         identity = self.directory.identity() or recorded.get("run") or secrets.token_hex(16)
         self.directory.record(to_toml(config), identity)
+        self.directory.forget_outcome()
         self._tensors = dict(tensors)
         here = fingerprint(products.in_use())
         before = recorded.get("fingerprints", [recorded.get("fingerprint", here)])
@@ -305,6 +306,14 @@ class RunFiles:
             what = f"{self.directory.summary}: cannot be written: {reason(error)}"
             raise DistnnError(f"training is done and saved, but {what}") from error
         return summary
+
+    def record_end(self, outcome: str, error: DistnnError) -> None:
+        """Record why the training ends before its end, for those who look at the run later."""
+        said = {"outcome": outcome, "message": str(error)}
+        try:
+            metrics.write_summary(self.directory.outcome, said)
+        except OSError as problem:
+            log.warning("%s: cannot be written: %s", self.directory.outcome, reason(problem))
 
     def close(self) -> None:
         """End the progress bar and the writing threads, and let other jobs write here."""

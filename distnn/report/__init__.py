@@ -1,0 +1,1 @@
+"""One page about runs: `record` reads them, the others make of it what the templates show."""
