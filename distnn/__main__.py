@@ -4,6 +4,7 @@ COMMANDS = {
     "train": "train a network, or go on with a run",
     "evaluate": "measure a trained run on a data set",
     "predict": "apply a trained run to new rows",
+    "report": "write a page about runs",
     "bench": "measure a step on this machine",
     "doctor": "why is it slow, why does it not start",
 }

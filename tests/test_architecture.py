@@ -21,7 +21,17 @@ MOST_BOXES = 20  # files and folders of distnn/, as a reader sees them
 # Rooms from the top floor down; a file imports from floors below its own. Below the commands stands
 # what they start with, and at the bottom what everything may import.
 FLOORS: list[set[str]] = [
-    {"train", "evaluate", "predict", "bench", "doctor", "report", "sklearn", "__main__", "__init__"},
+    {
+        "train",
+        "evaluate",
+        "predict",
+        "bench",
+        "doctor",
+        "report",
+        "sklearn",
+        "__main__",
+        "__init__",
+    },
     {"command", "diagnostics"},
     {"training"},
     {"run", "config", "nn", "data", "parallel"},

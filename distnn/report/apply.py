@@ -7,13 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnn.config.toml_file import read_recorded
-from distnn.data.sources import Part, open_data
+from distnn.data.part import Part
+from distnn.data.scaling import Units
+from distnn.data.sources import open_data
 from distnn.errors import InputError
 from distnn.nn.network import decide
 from distnn.report.page import Applied
 from distnn.report.record import read_object
 from distnn.report.residuals import MOST_TARGETS, Residuals, residuals
 from distnn.run.directory import RunDirectory
+from distnn.training.loading import table_options
 from distnn.training.prediction import Trained, predict
 
 if TYPE_CHECKING:
@@ -45,7 +48,8 @@ def _open(run_dir: str) -> tuple[Trained, Part]:
     is_best = "best_epoch" in read_object(directory.summary)  # a validation set chose it
     trained = Trained.open(run_dir, "best" if is_best else "latest")
     config = read_recorded(directory.config)
-    test = open_data(config.data, config.test_data, config.target).test
+    columns, preparation = table_options(config), trained.preparation
+    test = open_data(config.data, config.test_data, config.target, columns, preparation).test
     if test is None:
         raise InputError("has no test set", config.data, "leave out --evaluate")
     return trained, trained.checked(test)
@@ -60,11 +64,10 @@ def _counts(A: NDArray, y: NDArray, classes: int) -> NDArray[np.int64]:
 
 
 def _residuals(trained: Trained, A: NDArray, y: NDArray) -> Sequence[Residuals]:
-    if trained.target_scaling is not None:
-        trained.target_scaling.undo(A)
-    y = y.reshape(len(A), -1)  # (n, n_L)
-    names = trained.column_names()[1] or [f"target {k}" for k in range(A.shape[1])]
-    if A.shape[1] == 1 and trained.column_names()[1] is None:
+    trained.units.undo(A)
+    y = Units(transform=trained.units.transform).own(y.reshape(len(A), -1))  # (n, n_L)
+    names = trained.target_names or [f"target {k}" for k in range(A.shape[1])]
+    if A.shape[1] == 1 and trained.target_names is None:
         names = ["target"]
     columns = range(min(A.shape[1], MOST_TARGETS))
     return [residuals(names[k], y[:, k], A[:, k]) for k in columns]
