@@ -21,8 +21,12 @@ LOSSES = (
     "cross-entropy", "binary-cross-entropy", "half-squared-error", "squared-error",
     "mean-absolute-error", "huber",
 )  # fmt: skip
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+OPTIMIZERS = (
+    "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "nadamw", "lars", "lamb",
+    "muon",
+)  # fmt: skip
 SCHEDULES = ("constant", "step", "linear", "cosine")
+RATE_SCALINGS = ("linear", "sqrt")
 INITIALIZERS = ("glorot", "he", "lecun", "normal")
 PRECISIONS = ("float32", "float64", "bfloat16")
 REDUCTIONS = ("ordered", "mpi")
@@ -126,7 +130,7 @@ class TrainConfig(_Options):
     )
     weight_decay: float | None = option(
         None, "optimization",
-        "Weight decay; by default the optimizer's own: 0.01 for adamw, else 0", least=0,
+        "Weight decay; by default the optimizer's own: see nn/optimizers", least=0,
     )  # fmt: skip
     clip_norm: float | None = option(
         None, "optimization", "Largest norm of the gradient; off by default", above=0, trainer=True
@@ -137,6 +141,21 @@ class TrainConfig(_Options):
     warmup: int = option(
         0, "optimization", "Steps of linear warm-up in front", least=0, most=LARGEST_COUNT,
         trainer=True,
+    )  # fmt: skip
+    warmup_epochs: float = option(
+        0.0, "optimization", "The same in epochs; the longer of both counts", least=0, trainer=True
+    )
+    scale_learning_rate: str | None = option(
+        None, "optimization", "Multiply the learning rate by batch size / base batch, or by its "
+        "square root; off by default", choices=RATE_SCALINGS, trainer=True,
+    )  # fmt: skip
+    base_batch: int = option(
+        64, "optimization", "The batch size that the learning rate is for", least=1,
+        most=LARGEST_COUNT, trainer=True,
+    )  # fmt: skip
+    average: float | None = option(
+        None, "optimization", "Average the weights with this factor, as 0.999, and evaluate and "
+        "predict with the average; off by default", above=0, below=1, trainer=True,
     )  # fmt: skip
     batch_size: int = option(
         64, "optimization", "Items of a batch, over all ranks together", least=1,
@@ -199,6 +218,10 @@ class TrainConfig(_Options):
     keep: int = option(
         3, "run", "Checkpoints kept, besides the best", least=1, most=LARGEST_COUNT,
         on_resume="free", trainer=True,
+    )  # fmt: skip
+    noise_scale: bool = option(
+        False, "output", "Measure the gradient noise scale: the largest batch size that pays",
+        trainer=True,
     )  # fmt: skip
     progress: str = option(
         "auto", "output", "auto: a bar (by tqdm) on a terminal, else lines", choices=PROGRESS,

@@ -25,7 +25,7 @@ from distnn.run.files import reason, write_output
 from distnn.training.dataset import allocate, array_specs, digests, share
 from distnn.training.evaluation import ROWS, Evaluation, Units, rank_slices
 from distnn.training.loading import saved_scaling, write_scaled
-from distnn.training.saved import check_test_set, checked_network, settings_of
+from distnn.training.saved import check_test_set, checked_network, evaluated_weights, settings_of
 from distnn.training.weighting import check_some, checked_weights
 
 Array = NDArray[Any]
@@ -74,7 +74,7 @@ class Trained:
     def of(cls, found: Checkpoint) -> "Trained":
         """The network of a checkpoint; raises InputError."""
         network = checked_network(found)
-        network.bind(found.weights())
+        network.bind(evaluated_weights(found))
         scaling = saved_scaling(found.tensors, "scaling")
         assert scaling is not None
         target_scaling = saved_scaling(found.tensors, "target_scaling")

@@ -33,6 +33,7 @@ from distnn.training.saved import (
     check_identity,
     check_settings,
     checked_network,
+    evaluated_weights,
 )
 from distnn.training.session import Session
 from distnn.training.watch import Watch
@@ -153,7 +154,7 @@ class RunFiles:
         if state["epoch"] < watch.epoch:
             what = f"is of epoch {state['epoch']}, and the best one is {watch.epoch}"
             raise CheckpointError(what, str(best.path), ANOTHER)
-        return best.weights() if state["epoch"] == watch.epoch else None
+        return evaluated_weights(best) if state["epoch"] == watch.epoch else None
 
     def scaled_as(self, config: TrainConfig) -> dict[str, Array]:
         """What holds the scaling of the data, where they are not to be measured again.
