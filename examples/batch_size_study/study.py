@@ -1,4 +1,4 @@
-"""Does a larger batch cost accuracy, and what helps? Trains the cells of a grid, and may be stopped.
+"""Does a larger batch cost accuracy, and what helps? Trains a grid of cells, and may be stopped.
 
     python examples/batch_size_study/study.py --data digits --quick
     python examples/batch_size_study/study.py --data FOLDER_OF_IDX_FILES --name fashion-mnist
