@@ -11,7 +11,19 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from distnn.errors import DistnnError, DivergenceError, InputError, RankFailed, StopRequested
     from distnn.nn.network import Network
-    from distnn.nn.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSProp
+    from distnn.nn.optimizers import (
+        LAMB,
+        LARS,
+        SGD,
+        AdaGrad,
+        Adam,
+        AdamW,
+        Momentum,
+        Muon,
+        NAdamW,
+        Nesterov,
+        RMSProp,
+    )
     from distnn.training.framed import prepare
     from distnn.training.model import load
     from distnn.training.own_gradient import GradientTrainer
@@ -30,6 +42,10 @@ _HOMES = {
     "RMSProp": "nn.optimizers",
     "Adam": "nn.optimizers",
     "AdamW": "nn.optimizers",
+    "NAdamW": "nn.optimizers",
+    "LARS": "nn.optimizers",
+    "LAMB": "nn.optimizers",
+    "Muon": "nn.optimizers",
     "DistnnError": "errors",
     "InputError": "errors",
     "DivergenceError": "errors",
@@ -40,6 +56,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "LAMB",
+    "LARS",
     "SGD",
     "AdaGrad",
     "Adam",
@@ -49,6 +67,8 @@ __all__ = [
     "GradientTrainer",
     "InputError",
     "Momentum",
+    "Muon",
+    "NAdamW",
     "Nesterov",
     "Network",
     "RMSProp",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def bench(comm: "Communicator", argv: Sequence[str]) -> None:
     """Measure as the arguments say, on all ranks of the comm."""
-    from distnn.config.options import BenchConfig
+    from distnn.config.commands import BenchConfig
     from distnn.diagnostics.steps import Case, measure
     from distnn.nn import products
     from distnn.run.fingerprint import fingerprint

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from distnn.command import on_first, run
 
 if TYPE_CHECKING:
-    from distnn.config.options import PredictConfig
+    from distnn.config.commands import PredictConfig
     from distnn.data.rows import Rows
     from distnn.parallel.comm.communicator import Communicator
     from distnn.training.prediction import Trained

@@ -37,9 +37,9 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
     from distnn.training.consistency import mixed_ranks_message
     from distnn.training.factory import build_network, build_optimizer
     from distnn.training.loading import Shape, load
-    from distnn.training.session import vector_bytes
     from distnn.training.trainer import Trainer
     from distnn.training.training_data import TrainingData
+    from distnn.training.vectors import vector_bytes
     from distnn.training.weighting import balance
 
     try:
@@ -134,11 +134,18 @@ def summary_text(summary: dict[str, Any], directory: str) -> str:
         parts.append("stopped early: its patience is used up")
     lines = [", ".join(parts), *(report_line(summary, part) for part in ("validation", "test"))]
     measures = "\n".join(filter(None, lines))
+    noise = summary.get("noise_scale")
+    advice = (
+        f"gradient noise scale {noise:.0f} items in the last epoch: batches well above it save few "
+        "steps (distnn/nn/optimizers/README.md)\n"
+        if noise is not None
+        else ""
+    )
     return (
         f"{summary['epochs']} epochs, {summary['steps']} steps on {summary['ranks']} ranks "
         f"({summary['nodes']} nodes, {summary['slices']} slices) in {summary['seconds']:.2f} s, "
         f"{summary['samples_per_second']:.0f} samples/s\n"
-        f"{measures}\n"
+        f"{measures}\n{advice}"
         f"weights sha256 {summary['weights_sha256']}\n"
         f"run in {directory}"
     )

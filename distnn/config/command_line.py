@@ -7,15 +7,15 @@ from typing import Any
 
 import distnn
 from distnn.checks import nearest, shown
-from distnn.config.option import Option, options_of
-from distnn.config.options import (
+from distnn.config.commands import (
     BenchConfig,
     DoctorConfig,
     EvaluateConfig,
     PredictConfig,
     ReportConfig,
-    TrainConfig,
 )
+from distnn.config.option import Option, options_of
+from distnn.config.options import TrainConfig
 from distnn.config.toml_file import read_config
 from distnn.errors import InputError
 
@@ -215,4 +215,6 @@ def _unknown(extra: Sequence[str], options: Iterable[Option]) -> InputError:
     for one in options:
         if one.positional and flag.strip("-").replace("-", "_") == one.name:
             remedy = f"give {one.flag} without a flag"
+    if remedy.startswith("known"):
+        remedy = "see --help"  # there are dozens
     return InputError("unknown flag", shown(flag).strip("'"), remedy)

@@ -21,8 +21,12 @@ LOSSES = (
     "cross-entropy", "binary-cross-entropy", "half-squared-error", "squared-error",
     "mean-absolute-error", "huber",
 )  # fmt: skip
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+OPTIMIZERS = (
+    "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "nadamw", "lars", "lamb",
+    "muon",
+)  # fmt: skip
 SCHEDULES = ("constant", "step", "linear", "cosine")
+RATE_SCALINGS = ("linear", "sqrt")
 INITIALIZERS = ("glorot", "he", "lecun", "normal")
 PRECISIONS = ("float32", "float64", "bfloat16")
 TASKS = ("classification", "regression")
@@ -35,12 +39,10 @@ CLASS_WEIGHTS = ("balanced",)
 PROGRESS = ("auto", "bar", "lines", "off")
 NO_PATHS = ("digits", "arrays")  # bundled; in memory, of a trainer
 MOST_SLICES = 2**20
-BEST = "latest, best (by --metric; without validation by training loss), or a path"
-NETWORK = r"\d{1,9}(-\d{1,9})+:0*[1-9]\d{0,8}(:[a-z-]+)?"
 
 
 @dataclasses.dataclass(frozen=True)
-class _Options:
+class Options:
     """What the dataclasses below have in common."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,7 +72,7 @@ class _Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig(_Options):
+class TrainConfig(Options):
     """The options of ``python -m distnn.train``. None: chosen later, from the data or the ranks.
 
     ``given`` holds the names that a flag, a config file or a keyword set; it is no option itself.
@@ -149,7 +151,7 @@ class TrainConfig(_Options):
     )
     weight_decay: float | None = option(
         None, "optimization",
-        "Weight decay; by default the optimizer's own: 0.01 for adamw, else 0", least=0,
+        "Weight decay; by default the optimizer's own: see nn/optimizers", least=0,
     )  # fmt: skip
     clip_norm: float | None = option(
         None, "optimization", "Largest norm of the gradient; off by default", above=0, trainer=True
@@ -160,6 +162,21 @@ class TrainConfig(_Options):
     warmup: int = option(
         0, "optimization", "Steps of linear warm-up in front", least=0, most=LARGEST_COUNT,
         trainer=True,
+    )  # fmt: skip
+    warmup_epochs: float = option(
+        0.0, "optimization", "The same in epochs; the longer of both counts", least=0, trainer=True
+    )
+    scale_learning_rate: str | None = option(
+        None, "optimization", "Multiply the learning rate by batch size / base batch, or by its "
+        "square root; off by default", choices=RATE_SCALINGS, trainer=True,
+    )  # fmt: skip
+    base_batch: int = option(
+        64, "optimization", "The batch size that the learning rate is for", least=1,
+        most=LARGEST_COUNT, trainer=True,
+    )  # fmt: skip
+    average: float | None = option(
+        None, "optimization", "Average the weights with this factor, as 0.999, and evaluate and "
+        "predict with the average; off by default", above=0, below=1, trainer=True,
     )  # fmt: skip
     batch_size: int = option(
         64, "optimization", "Items of a batch, over all ranks together", least=1,
@@ -226,6 +243,10 @@ class TrainConfig(_Options):
         3, "run", "Checkpoints kept, besides the best", least=1, most=LARGEST_COUNT,
         on_resume="free", trainer=True,
     )  # fmt: skip
+    noise_scale: bool = option(
+        False, "output", "Measure the gradient noise scale: the largest batch size that pays",
+        trainer=True,
+    )  # fmt: skip
     progress: str = option(
         "auto", "output", "auto: a bar (by tqdm) on a terminal, else lines", choices=PROGRESS,
         on_resume="unrecorded", trainer=True,
@@ -272,85 +293,6 @@ class TrainConfig(_Options):
         rows = options_of(type(self)).values()
         own = [one.name for one in rows if one.on_resume != "unrecorded"]
         return {name: getattr(self, name) for name in own}
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateConfig(_Options):
-    """The options of ``python -m distnn.evaluate``."""
-
-    run_dir: str = option("", "run", "The run's directory", positional=True)
-    checkpoint: str = option("latest", "run", BEST)
-    data: str | None = option(None, "data", "Data set; by default the test set of the run")
-    target: str | None = option(None, "data", "Target, as for train; by default that of the run")
-    weight: str | None = option(None, "data", "Weights, as for train; by default those of the run")
-    json: str | None = option(None, "output", "File to write all figures to")
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictConfig(_Options):
-    """The options of ``python -m distnn.predict``."""
-
-    run_dir: str = option("", "run", "The run's directory", positional=True)
-    checkpoint: str = option("latest", "run", BEST)
-    data: str = option("", "data", "File with the rows: .npz, .npy, IDX, a table")
-    output: str = option(
-        "", "output", "File to write: .csv or .npy",
-        pattern=r"(?s:.*\.(csv|npy))", expects="a name that ends in .csv or .npy",
-    )  # fmt: skip
-    probabilities: bool = option(
-        False, "output", "Write a probability for each class instead of the class"
-    )
-    id: str | None = option(None, "output", "Column of the table to copy in front of each row")
-    force: bool = option(False, "output", "Replace the file if it is there")
-
-
-@dataclasses.dataclass(frozen=True)
-class ReportConfig(_Options):
-    """The options of ``python -m distnn.report``."""
-
-    run: list[str] = option(  # noqa: RUF009
-        "", "run", "The runs' directories, several to compare", positional=True
-    )
-    output: str = option("", "output", "HTML file to write", pattern=r"(?s:.*\.html?)",
-                         expects="a name that ends in .html")  # fmt: skip
-    evaluate: bool = option(
-        False, "data", "Apply the networks to their runs' test sets: confusion matrix, residuals"
-    )
-    bench: str | None = option(
-        None, "data", "File of distnn.bench --json: phases of a step, ratio to the limit"
-    )
-    watch: bool = option(False, "output", "Write the page anew until no run is under way")
-    every: int = option(
-        5, "output", "With --watch: seconds between two pages", least=1, most=86_400
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class DoctorConfig(_Options):
-    """``python -m distnn.doctor`` has no options."""
-
-
-@dataclasses.dataclass(frozen=True)
-class BenchConfig(_Options):
-    """The options of ``python -m distnn.bench``."""
-
-    networks: str = option(
-        "784-30-10:16:sigmoid,784-128-10:64:sigmoid,784-512-512-10:256,784-2048-2048-10:1024",
-        "network", "Widths, batch size and activation of each, relu if left out",
-        pattern=f"{NETWORK}(,{NETWORK})*",
-        expects="WIDTHS:BATCH[:ACTIVATION], as 784-128-10:64:tanh, several with commas between",
-    )  # fmt: skip
-    precision: str = option("float32", "network", "Floating-point numbers", choices=PRECISIONS)
-    optimizer: str = option("sgd", "optimization", "Rule of update", choices=OPTIMIZERS)
-    slices: int | None = option(
-        None, "parallel", "Parts a batch is cut into; auto, the default: as in training",
-        least=1, most=MOST_SLICES, auto=True,
-    )  # fmt: skip
-    reduce: str = option("ordered", "parallel", "How gradients are added up", choices=REDUCTIONS)
-    update: str = option("auto", "parallel", "Who updates the weights", choices=UPDATES)
-    blas: str = option("auto", "parallel", "Matrix products, as in training", choices=BLAS)
-    seconds: float = option(2.0, "run", "About how long each network runs", above=0)
-    json: str | None = option(None, "output", "File to write all figures to")
 
 
 def share_of(text: str) -> float | None:

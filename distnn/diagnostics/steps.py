@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from distnn.config.options import BenchConfig, TrainConfig
+from distnn.config.commands import BenchConfig
+from distnn.config.options import TrainConfig
 from distnn.diagnostics import roofline
 from distnn.diagnostics.step_profile import PHASES, profiled
 from distnn.nn.network import Network

@@ -6,12 +6,16 @@ from distnn.nn.initializers import INITIALIZERS
 from distnn.nn.losses import LOSSES
 from distnn.nn.network import Network
 from distnn.nn.optimizers import (
+    LAMB,
+    LARS,
     OPTIMIZERS,
     SGD,
     AdaGrad,
     Adam,
     AdamW,
     Momentum,
+    Muon,
+    NAdamW,
     Nesterov,
     Optimizer,
     RMSProp,
@@ -22,6 +26,8 @@ from distnn.nn.schedules import SCHEDULES
 __all__ = [
     "ACTIVATIONS",
     "INITIALIZERS",
+    "LAMB",
+    "LARS",
     "LOSSES",
     "OPTIMIZERS",
     "OUTPUTS",
@@ -31,6 +37,8 @@ __all__ = [
     "Adam",
     "AdamW",
     "Momentum",
+    "Muon",
+    "NAdamW",
     "Nesterov",
     "Network",
     "Optimizer",

@@ -4,7 +4,7 @@ Steps count from 1. A schedule starts with factor 1 at t = 1.
 """
 
 from collections.abc import Callable
-from math import cos, pi
+from math import cos, pi, sqrt
 
 from distnn.checks import choice
 
@@ -44,6 +44,19 @@ SCHEDULES: dict[str, Schedule] = {
     "linear": linear,
     "cosine": cosine,
 }
+
+
+def batch_factor(how: str | None, batch: int, base: int) -> float:
+    """What a learning rate that suits batches of `base` is multiplied with for those of `batch`.
+
+    Args:
+        how: "linear": batch / base, which keeps the sum of the steps of an epoch (Goyal et al.
+            2017, sec. 2.1); "sqrt": its square root, which keeps their variance (Krizhevsky 2014,
+            sec. 5); None: 1.
+    """
+    if how is None:
+        return 1.0
+    return batch / base if how == "linear" else sqrt(batch / base)
 
 
 def factor(name: str, t: int, steps_total: int, warmup: int = 0) -> float:

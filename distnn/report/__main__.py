@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distnn.command import on_first, run
 
 if TYPE_CHECKING:
-    from distnn.config.options import ReportConfig
+    from distnn.config.commands import ReportConfig
     from distnn.parallel.comm.communicator import Communicator
     from distnn.report.page import Applied
 
@@ -20,7 +20,7 @@ MOST_RUNS = 18  # what colours and dashes tell apart
 
 def report(comm: "Communicator", argv: Sequence[str]) -> None:
     """Write the page as the arguments say."""
-    from distnn.config.options import ReportConfig
+    from distnn.config.commands import ReportConfig
 
     config = ReportConfig.from_dict(comm.broadcast(on_first(comm, _parse, argv)))
     applied: list[Applied] = []

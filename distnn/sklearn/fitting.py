@@ -20,7 +20,8 @@ from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
 from distnn.training.consistency import agree_on_blas, agreed
 from distnn.training.dataset import Dataset, allocate, share, shared_bytes
-from distnn.training.session import Session, vector_bytes
+from distnn.training.session import Session
+from distnn.training.vectors import vector_bytes
 
 Array = NDArray[Any]
 
@@ -174,7 +175,7 @@ class Fit:
             while position.step < steps:
                 self.optimizer.items = items[position.step]
                 session.step(rows, steps)
-            loss = session.end_epoch(rows, steps)
+            loss = session.end_epoch(rows, steps)["train_loss"]
             is_enough = after_epoch(loss)
         session.check_finite()
 

@@ -56,7 +56,7 @@ def build_optimizer(config: TrainConfig) -> Optimizer:
         raise InputError(
             f"{config.optimizer} has no momentum",
             where="--momentum",
-            remedy="leave it out, or use --optimizer momentum or nesterov",
+            remedy="leave it out, or use --optimizer momentum, nesterov, lars or muon",
         )
     names = ("learning_rate", "weight_decay", "momentum")
     given = {name: getattr(config, name) for name in names}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from distnn.config.options import TrainConfig, merge_resumed
 from distnn.config.toml_file import read_recorded, to_toml
-from distnn.errors import InputError
+from distnn.errors import DistnnError, InputError
 from distnn.run import checkpoint
 from distnn.run.background import BackgroundWriter
 from distnn.run.checkpoint import Checkpoint
@@ -126,6 +126,9 @@ class GradientFiles:
     def unsaved_message(self) -> str:
         """Wait for all writes; why the last checkpoint could not be saved, empty if it was."""
         return self._writing.unsaved_message()
+
+    def record_end(self, outcome: str, error: DistnnError) -> None:
+        """Nothing: only a network's run is shown by a report."""
 
     def close(self) -> None:
         """End the writing threads, and let other jobs write here."""

@@ -100,15 +100,18 @@ class Loop:
             if stop:
                 raise StopRequested(self._stop_message())
         rate = session.learning_rate(position.steps, total)
-        loss = session.end_epoch(dataset, total)
+        measures = session.end_epoch(dataset, total)
         record = {
             "epoch": position.epoch,
             "step": position.steps,
             "learning_rate": rate,
-            "train_loss": loss,
+            **measures,
         }
         self._status.enter("evaluation")
-        return record | (self._evaluation.measure() if self._evaluation else {}), stop
+        if self._evaluation is not None:
+            with session.averaged():
+                record |= self._evaluation.measure()
+        return record, stop
 
     def _checkpoint_due(self) -> bool:
         """Whether a checkpoint is due; one always is at the end."""
@@ -125,7 +128,7 @@ class Loop:
         if self._best is None or not self._best.watch.see(session.position.epoch, record):
             return False
         if session.comm.is_first:
-            self._best.keep(session.exchange.weights)
+            self._best.keep(session.measured_weights)
         return True
 
     def _at_end(self) -> bool:

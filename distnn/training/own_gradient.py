@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distnn.blas_threads import one_thread_per_rank
-from distnn.checks import LARGEST_COUNT, choice, instance, number
+from distnn.checks import LARGEST_COUNT, choice, instance, nearest, number
 from distnn.config.options import TrainConfig
 from distnn.errors import DistnnError, DivergenceError, InputError
 from distnn.nn.network import Network
@@ -28,8 +28,9 @@ from distnn.run.position import Position
 from distnn.training.consistency import agreed
 from distnn.training.dataset import Dataset, order_spec
 from distnn.training.loop import Loop, Record
-from distnn.training.session import Session, vector_bytes
+from distnn.training.session import Session
 from distnn.training.slices import check_slices, chosen_slices
+from distnn.training.vectors import vector_bytes
 
 if TYPE_CHECKING:  # what writes files is loaded where it does
     from distnn.training.gradient_files import GradientFiles
@@ -39,6 +40,11 @@ Gradient = Callable[[Array, NDArray[np.intp]], tuple[float, ArrayLike]]
 """gradient(theta, rows) -> (loss_sum, gradient_sum), see `GradientTrainer`."""
 
 FAILURES = ("raise", "abort")
+KEYWORDS = (
+    "batch_size", "slices", "seed", "shuffle", "reduce", "update", "clip_norm", "schedule",
+    "warmup", "warmup_epochs", "scale_learning_rate", "base_batch", "run_dir", "resume",
+    "checkpoint_every", "keep", "progress", "stall_timeout",
+)  # fmt: skip
 DTYPES = ("float32", "float64")
 
 
@@ -60,15 +66,15 @@ class GradientTrainer:
             and `RankFailed` on the others; a rank that exits or hangs in it ends the job, the
             latter after `stall_timeout`.
 
-    Keywords, as of `Trainer`: batch_size, slices, seed, shuffle, reduce, update, clip_norm,
-    schedule, warmup, run_dir, resume, checkpoint_every, keep, progress, stall_timeout.
+    Keywords, as of `Trainer`: those of KEYWORDS.
 
     Attributes:
         theta: the vector reached, on every rank; the trainer's own copy.
         position: how far it is.
 
     Raises:
-        InputError: an argument cannot be used; more ranks than slices.
+        InputError: an argument cannot be used; an optimizer that works on whole matrices; more
+            ranks than slices.
     """
 
     def __init__(
@@ -91,6 +97,11 @@ class GradientTrainer:
         self.optimizer = instance(optimizer, Optimizer, "optimizer", "Adam(0.001)")
         self.on_failure = choice(on_failure, "on_failure", FAILURES)
         self.comm = comm if isinstance(comm, Communicator) else communicator_of(comm)
+        if optimizer.scope != "element":
+            remedy = "use one that updates each number by itself, as Adam"
+            raise InputError(f"{optimizer.name} is for matrices", "optimizer", remedy)
+        for name in options.keys() - set(KEYWORDS):
+            raise InputError("unknown argument", name, nearest(name, KEYWORDS))
         config = TrainConfig.from_keywords(**options)
         slices = chosen_slices(config.slices, config.batch_size, self.comm.size)
         check_slices(slices, self.comm.size)
@@ -145,7 +156,10 @@ class GradientTrainer:
             if files is not None:
                 model.vector[:], self._state = files.vectors()
         until = self._until = min(self._until, self.position.epoch) + epochs
-        make_work = lambda vector, exchange, items: OwnWork(self.gradient, exchange, items)  # noqa: E731
+
+        def make_work(vector: Any, exchange: Exchange, items: int, watch: None) -> OwnWork:
+            return OwnWork(self.gradient, exchange, items)
+
         session = Session(comm, cast(Network, model), self.optimizer, self.config, make_work)
         session.start(model.vector)
         if self.position.steps:

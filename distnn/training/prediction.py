@@ -27,6 +27,7 @@ from distnn.training.loading import saved_scaling, write_scaled
 from distnn.training.saved import (
     check_test_set,
     checked_network,
+    evaluated_weights,
     preparation_of,
     settings_of,
 )
@@ -80,7 +81,7 @@ class Trained:
     def of(cls, found: Checkpoint) -> "Trained":
         """The network of a checkpoint; raises InputError."""
         network = checked_network(found)
-        network.bind(found.weights())
+        network.bind(evaluated_weights(found))
         scaling = saved_scaling(found.tensors, "scaling")
         assert scaling is not None
         target_scaling = saved_scaling(found.tensors, "target_scaling")

@@ -34,6 +34,7 @@ from distnn.training.saved import (
     check_identity,
     check_settings,
     checked_network,
+    evaluated_weights,
     preparation_of,
 )
 from distnn.training.session import Session
@@ -155,7 +156,7 @@ class RunFiles:
         if state["epoch"] < watch.epoch:
             what = f"is of epoch {state['epoch']}, and the best one is {watch.epoch}"
             raise CheckpointError(what, str(best.path), ANOTHER)
-        return best.weights() if state["epoch"] == watch.epoch else None
+        return evaluated_weights(best) if state["epoch"] == watch.epoch else None
 
     def scaled_as(self, config: TrainConfig) -> dict[str, Array]:
         """What holds the scaling of the data, where they are not to be measured again.

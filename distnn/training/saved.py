@@ -6,7 +6,7 @@ that is used later are checked here, before anything of it is.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from distnn.data.targets import CLASSIFICATION, REGRESSION
 from distnn.errors import InputError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import OPTIMIZERS, Optimizer
+from distnn.nn.optimizers.average import NAME as AVERAGE
+from distnn.nn.optimizers.average import averaged
 from distnn.run.checkpoint import REMEDY, Checkpoint, CheckpointError
 
 Array = NDArray[Any]
@@ -38,8 +40,8 @@ def checked_network(found: Checkpoint) -> Network:
     try:
         network = Network(**found.meta["network"])
         wrong = next((name for name, holds in _FACTS.items() if not holds(found.meta)), None)
-        wrong = wrong or _wrong_tensor(found.tensors, network, found.meta["optimizer"]["name"])
         settings_of(found).check()
+        wrong = wrong or _wrong_tensor(found.tensors, network, state_names(found))
         names = found.meta.get("feature_names")
         if names is not None and len(names) != network.layers[0]:
             wrong = wrong or "feature_names"
@@ -69,6 +71,21 @@ def preparation_of(found: Checkpoint) -> Preparation | None:
     """How the columns of a table are prepared; None where the data were none."""
     kept = found.meta.get("preparation")
     return None if kept is None else Preparation.from_json(kept)
+
+
+def state_names(found: Checkpoint) -> list[str]:
+    """The state vectors that the training had."""
+    average = [] if settings_of(found).average is None else [AVERAGE]
+    return [*OPTIMIZERS[found.meta["optimizer"]["name"]].state, *average]
+
+
+def evaluated_weights(found: Checkpoint) -> Array:
+    """The weights (n,) that a checkpoint's network is measured and used with: the averaged ones if
+    the training kept some."""
+    beta, steps = settings_of(found).average, found.meta["position"]["steps"]
+    if beta is None or steps == 0:
+        return found.weights()
+    return averaged(found.state()[AVERAGE], beta, steps)
 
 
 def check_settings(found: Checkpoint, config: TrainConfig) -> None:
@@ -160,10 +177,14 @@ def _is_count(value: Any, most: int = LARGEST_COUNT) -> bool:
 
 def _is_position(value: Any) -> bool:
     match value:
-        case {"epoch": epoch, "step": step, "steps": steps, "loss": float(loss), **others}:
+        case {"epoch": epoch, "step": step, "steps": steps, "loss": loss, **others}:
             whole = _is_count(epoch) and all(_is_count(n, MOST_STEPS) for n in (step, steps))
-            sound = math.isfinite(loss) and (step > 0 or loss == 0)
-            return whole and sound and not others and epoch + step <= steps
+            sums = [loss, *others.values()]  # distnn had no noise scale once
+            known = not others or others.keys() == {"signal", "noise"}
+            sound = _are(sums, float) and all(map(math.isfinite, sums))
+            return (
+                whole and known and sound and epoch + step <= steps and (step > 0 or not any(sums))
+            )
     return False
 
 
@@ -227,13 +248,15 @@ _FACTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
 }
 
 
-def _wrong_tensor(tensors: Mapping[str, Array], network: Network, optimizer: str) -> str | None:
+def _wrong_tensor(
+    tensors: Mapping[str, Array], network: Network, state: Sequence[str]
+) -> str | None:
     """The name of a tensor that does not fit the network, or is missing; None if all do."""
     flat, dtype = (network.size,), network.dtype
     known: dict[str, tuple[tuple[int, ...], Any]] = {
         f"W{l}": (shape, dtype) for l, shape in enumerate(network.shapes, 1)
     }
-    known |= {f"optimizer.{name}": (flat, dtype) for name in OPTIMIZERS[optimizer].state}
+    known |= {f"optimizer.{name}": (flat, dtype) for name in state}
     known |= _scaling("scaling", network.layers[0])
     required = set(known)
     known |= _scaling("target_scaling", network.layers[-1]) | {"data": ((32,), np.uint8)}

@@ -5,32 +5,35 @@ gradient vectors, and the exchange turns those into new weights.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distnn.checks import LARGEST_COUNT
 from distnn.config.options import TrainConfig
 from distnn.data.order import epoch_order
 from distnn.errors import DivergenceError
-from distnn.nn.layout import grid
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer, descend
-from distnn.nn.schedules import factor
+from distnn.nn.optimizers.average import NAME as AVERAGE
+from distnn.nn.optimizers.average import averaged, with_average
+from distnn.nn.schedules import batch_factor, factor
 from distnn.parallel.comm.communicator import Communicator
-from distnn.parallel.comm.shared_memory import SharedMemory, needed_bytes
-from distnn.parallel.reduction.exchange import Exchange, Layout, Phase, Rule, no_phase
+from distnn.parallel.comm.shared_memory import SharedMemory
+from distnn.parallel.reduction.exchange import Exchange, Phase, Rule, no_phase
 from distnn.parallel.reduction.loss_sums import LossSums
-from distnn.parallel.reduction.strategies import make_exchange, shared_by_node
+from distnn.parallel.reduction.strategies import make_exchange
 from distnn.run.position import Position
 from distnn.training.dataset import Dataset
+from distnn.training.noise_scale import NoiseScale, noise_scale
 from distnn.training.slice_work import Profiler, SliceWork
-from distnn.training.slices import chosen_slices
+from distnn.training.vectors import layout_of
 
 Array = NDArray[Any]
-
-MARGIN = 1 << 20  # bytes of shared memory for what is small, and for whole pages
 
 
 class Session:
@@ -40,8 +43,8 @@ class Session:
         network: or whatever has one flat vector of weights, see `own_gradient.FlatVector`.
         config: batch_size, slices (resolved), seed, shuffle, schedule, warmup, reduce, update and
             clip_norm are used.
-        make_work: what computes the gradients of this rank's slices, of the network, the exchange
-            and the most items of a batch.
+        make_work: what computes the gradients of this rank's slices, of the network, the exchange,
+            the most items of a batch, and what watches them, or None.
 
     Attributes:
         position: how far it is.
@@ -54,7 +57,7 @@ class Session:
         network: Network,
         optimizer: Optimizer,
         config: TrainConfig,
-        make_work: Callable[[Any, Exchange, int], Any] = SliceWork,
+        make_work: Callable[[Any, Exchange, int, Any], Any] = SliceWork,
     ) -> None:
         assert config.slices is not None
         self.comm, self.network, self.optimizer, self.config = comm, network, optimizer, config
@@ -62,17 +65,26 @@ class Session:
         self.position = Position()
         self._rate = optimizer.learning_rate
         self._is_plain = optimizer.is_plain and config.clip_norm is None
+        self._rate_factor = batch_factor(
+            config.scale_learning_rate, config.batch_size, config.base_batch
+        )
+        self._warmup = config.warmup
         self._scale = np.array(1, network.dtype)  # of the gradients, at this step
         self._home = network.vector if network.has_weights else None
         self._phase: Phase = no_phase
-        self.memory = SharedMemory(comm)
+        self.memory, watches = SharedMemory(comm), config.noise_scale
         self.exchange = make_exchange(
             self.memory,
-            layout_of(network, optimizer, self.slices),
+            layout_of(network, optimizer, config),
             reduce=config.reduce,
             update=config.update,
-            clip_norm=config.clip_norm,
+            clip_norm=math.inf if watches and config.clip_norm is None else config.clip_norm,
         )
+        self._noise = NoiseScale(comm, self.exchange.ownership) if watches else None
+        if watches:
+            self.exchange.keep_norms()
+        averages = network.size if config.average is not None else 0
+        self._averages = self.memory.array((averages,), network.dtype)
         self.work: SliceWork
         self._make_work = make_work
         self._loss_sums = LossSums(comm, self.exchange.ownership)
@@ -135,13 +147,17 @@ class Session:
             self._order_memory.close()
             self._order = self._order_memory.array((len(dataset),), np.intp)
             items = min(self.config.batch_size, len(dataset))
-            self.work = self._make_work(self.network, self.exchange, items)
+            watch = None if self._noise is None else self._noise.watched
+            self.work = self._make_work(self.network, self.exchange, items, watch)
         if self.comm.node_rank == 0 and self.config.shuffle:
             epoch_order(len(dataset), self.config.seed, self.position.epoch, self._order)
         elif self.comm.node_rank == 0:
             self._order[:] = np.arange(len(dataset))
         self.exchange.barrier.wait()
-        return -(-len(dataset) // self.config.batch_size)
+        steps = -(-len(dataset) // self.config.batch_size)
+        epochs = min(self.config.warmup_epochs, LARGEST_COUNT)
+        self._warmup = max(self.config.warmup, round(epochs * steps))
+        return steps
 
     def step(self, dataset: Dataset, steps_total: int, stop: int = 0) -> int:
         """One batch, one update.
@@ -157,7 +173,7 @@ class Session:
         start = position.step * self.config.batch_size
         batch = self._order[start : start + self.config.batch_size]
         t = position.steps + 1
-        rule, scale = self._rule(t, self.learning_rate(t, steps_total))
+        rules, scale = self._rules(t, self.learning_rate(t, steps_total))
         self._scale[()] = scale / (_weight(dataset, batch) or 1)
         for stacks, backward, is_last in self.work.of(len(batch)):
             for run, slices, items, A0, T, rows, is_first in stacks:
@@ -169,10 +185,12 @@ class Session:
                 loss = run.forward(A0, T, dropout, before, is_first, w)
                 self._loss_sums.put(slices, loss)
             if is_last:
-                exchange.start(rule, stop)
+                exchange.start(rules, stop)
             backward.run(self._scale, exchange.after_gradient if is_last else None)
         stop = exchange.finish()
         phase("rest")
+        if self._noise is not None:
+            self._noise.next_step(len(batch), scale)
         position.step += 1
         position.steps = t
         self.comm.status.step(t)
@@ -192,17 +210,23 @@ class Session:
         self._phase = self.exchange.phase = no_phase if profiler is None else profiler.enter
         self.work.attach(profiler)
 
-    def _rule(self, t: int, rate: float) -> tuple[Rule, float]:
-        """The update rule of step t, and what the mean gradients are multiplied with for it."""
+    def _rules(self, t: int, rate: float) -> tuple[list[Rule], float]:
+        """The update rules of step t, and what the mean gradients are multiplied with for it."""
         self._rate = rate
-        if self._is_plain:
-            return descend, rate
-        return self.optimizer.rule(t, rate, self.network.dtype), 1.0
+        dtype, beta = self.network.dtype, self.config.average
+        rules: list[Rule] = (
+            [descend]
+            if self._is_plain
+            else self.optimizer.rules(t, rate, dtype, len(self.network.shapes))
+        )
+        if beta is not None:
+            rules = [with_average(rule, beta, dtype) for rule in rules]
+        return rules, rate if self._is_plain else 1.0
 
     def learning_rate(self, t: int, steps_total: int) -> float:
         """The learning rate of step t = 1, 2, ..."""
-        course = factor(self.config.schedule, t, steps_total, self.config.warmup)
-        return self.optimizer.learning_rate * course
+        course = factor(self.config.schedule, t, steps_total, self._warmup)
+        return self.optimizer.learning_rate * self._rate_factor * course
 
     def collect_losses(self, steps_total: int) -> None:
         """Add the losses of the last steps to the position's.
@@ -210,6 +234,11 @@ class Session:
         Raises:
             DivergenceError: on every rank, if one of them is not finite.
         """
+        if self._noise is not None:
+            self.exchange.flush()
+            assert self.exchange.norms is not None
+            self._noise.add_to(self.position, self.exchange.norms)
+            self.exchange.norms.clear()
         losses = self._loss_sums.take()
         first = self.position.steps - len(losses) + 1
         for t, loss in enumerate(losses.tolist(), first):
@@ -220,14 +249,41 @@ class Session:
                 raise DivergenceError(self._divergence(what, rate))
             self.position.loss += loss
 
-    def end_epoch(self, dataset: Dataset, steps_total: int) -> float:
-        """Close the epoch; its training loss, the mean over the items as they were trained on."""
+    def end_epoch(self, dataset: Dataset, steps_total: int) -> dict[str, float]:
+        """Close the epoch; ``train_loss``, the mean over the items as they were trained on, and
+        where it is asked for the ``noise_scale``."""
         self.exchange.flush()
         self.collect_losses(steps_total)
-        loss = self.position.loss / dataset.total_weight
-        self.position.epoch += 1
-        self.position.step, self.position.loss = 0, 0.0
-        return loss
+        position = self.position
+        measures = {"train_loss": position.loss / dataset.total_weight}
+        if self._noise is not None:
+            measures["noise_scale"] = noise_scale(position)
+        position.epoch += 1
+        position.step, position.loss, position.signal, position.noise = 0, 0.0, 0.0, 0.0
+        return measures
+
+    @property
+    def measured_weights(self) -> Array:
+        """On rank 0, the weights (n,) that the last `averaged` gave, or the network's own."""
+        return self.exchange.weights if self.config.average is None else self._averages
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the network have the averaged weights meanwhile, if any are kept. Collective."""
+        beta, network = self.config.average, self.network
+        if beta is None:
+            yield
+            return
+        self.collect_state()
+        if self.comm.is_first:
+            found = averaged(self.exchange.state[AVERAGE], beta, self.position.steps)
+            self._averages[:] = found
+        self.comm.broadcast_among_leaders(self._averages)
+        self.exchange.barrier.wait()
+        network.bind(self._averages)
+        yield
+        self.exchange.barrier.wait()
+        network.bind(self.exchange.weights)
 
     def items_since(self, before: Position, per_epoch: int) -> int:
         """How many items were trained on since a position, each epoch's counted anew."""
@@ -285,18 +341,3 @@ def _worst(weights: Sequence[Array]) -> str:
     largest = [float(max(W.max(), -W.min())) for W in weights]
     size = max(largest)
     return f"the largest weight is {size:.3g}, in W{largest.index(size) + 1}"
-
-
-def layout_of(network: Network, optimizer: Optimizer, slices: int) -> Layout:
-    """The vectors of a training."""
-    grids = tuple(grid(shape, network.dtype.itemsize) for shape in network.shapes)
-    return Layout(grids, network.dtype, slices, tuple(optimizer.state))
-
-
-def vector_bytes(
-    network: Network, optimizer: Optimizer, comm: Communicator, config: TrainConfig
-) -> int:
-    """What a node shares for the vectors of a session, and a margin for what is small."""
-    slices = chosen_slices(config.slices, config.batch_size, comm.size)
-    layout = layout_of(network, optimizer, slices)
-    return needed_bytes(shared_by_node(layout, comm, config.reduce)) + MARGIN

@@ -4,7 +4,7 @@ Where each gradient goes and what is added to what is the exchange's to say, in 
 not depend on which slices are in a stack.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import NamedTuple, Protocol
 
@@ -23,6 +23,8 @@ from distnn.parallel.reduction.partition import slice_rows
 
 STACK = 8
 """Slices that go through a pass together: they need the memory of so many slices' activations."""
+
+Watch = Callable[[Product, int, int], Product]
 
 
 class Stack(NamedTuple):
@@ -68,9 +70,14 @@ class SliceWork:
 
     Args:
         items: of the largest batch.
+        watch: what looks at the gradient of each slice: gives, for the product that makes those of
+            `count` of this rank's slices by turns, from `first` on, one that is used instead.
     """
 
-    def __init__(self, network: Network, exchange: Exchange, items: int) -> None:
+    def __init__(
+        self, network: Network, exchange: Exchange, items: int, watch: Watch | None = None
+    ) -> None:
+        self._watch = watch
         self._network, self._exchange = network, exchange
         self._slices = exchange.layout.slices
         longest, count = -(-items // self._slices), min(STACK, len(exchange.tasks))
@@ -102,8 +109,12 @@ class SliceWork:
         for run in (self._whole, *self._beside.values()):
             run.product = product
         for work in self._work.values():
-            for part in work:
+            for number, part in enumerate(work):
+                first = number * STACK
+                count = min(STACK, len(self._exchange.tasks) - first)
                 part.backward.product, part.backward.add = product_of_slices, add
+                if self._watch is not None:
+                    part.backward.product = self._watch(product_of_slices, first, count)
 
     def _prepare(self, items: int) -> list[Work]:
         tasks = self._exchange.tasks

@@ -20,6 +20,7 @@ from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.comm.status import STALL_TIMEOUT
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
+from distnn.training import slices as slicing
 from distnn.training.best import Best, shared_at_end
 from distnn.training.consistency import (
     agree_on_blas,
@@ -31,14 +32,9 @@ from distnn.training.consistency import (
 from distnn.training.dataset import digests
 from distnn.training.factory import with_network
 from distnn.training.loop import Loop, Record
-from distnn.training.session import Session, vector_bytes
-from distnn.training.slices import (
-    check_slices,
-    chosen_slices,
-    empty_slices_message,
-    from_ranks_message,
-)
+from distnn.training.session import Session
 from distnn.training.training_data import Arrays, TrainingData
+from distnn.training.vectors import vector_bytes
 
 if TYPE_CHECKING:  # what writes files, or takes data frames, is loaded where it does
     from distnn.data.preparation import Preparation
@@ -80,7 +76,7 @@ class Trainer:
             `fit` of the same trainer does nothing more.
         class_weight: "balanced": each class weighs the same in training; None: each row.
         label_smoothing: share of each label that is spread over all classes in training; 0.
-        schedule, warmup: the course of the learning rate, see `distnn.nn.schedules`.
+        schedule, warmup, ...: the course of the learning rate, see `distnn.nn.schedules`.
         run_dir: where `fit` writes metrics, checkpoints and the summary; None: nowhere.
         allow_changed_data: with `resume`, go on although the rows or targets have changed.
         resume: continue the run that is in `run_dir`, if there is one. A script that is run again
@@ -122,8 +118,8 @@ class Trainer:
             self.network = instance(network, Network, "network", "Network([64, 32, 10])")
             self.optimizer = instance(optimizer, Optimizer, "optimizer", "Adam(0.001)")
             self.on_failure = choice(on_failure, "on_failure", FAILURES)
-            slices = chosen_slices(config.slices, config.batch_size, base.size)
-            check_slices(slices, base.size)
+            slices = slicing.chosen_slices(config.slices, config.batch_size, base.size)
+            slicing.check_slices(slices, base.size)
             completed = with_network(config, self.network, self.optimizer)
             values = must_agree(completed, self.network, self.optimizer, self.on_failure)
         except InputError as error:
@@ -138,8 +134,8 @@ class Trainer:
             agree_on_blas(self.comm, config.blas, network.precision)
         messages = (
             slow_precision_message(network.precision),
-            from_ranks_message(config.slices, config.batch_size, self.comm.size),
-            empty_slices_message(config.batch_size, slices),
+            slicing.from_ranks_message(config.slices, config.batch_size, self.comm.size),
+            slicing.empty_slices_message(config.batch_size, slices),
         )
         for message in filter(None, messages if self.comm.is_first else ()):
             log.warning("%s", message)
@@ -269,7 +265,8 @@ class Trainer:
             session.collect_state()
             comm.status.enter("evaluation")
             trained_at = time.perf_counter()
-            self.report = self._best.report(comm, self.network, data, session.position.epoch)
+            with session.averaged():
+                self.report = self._best.report(comm, self.network, data, session.position.epoch)
             measured = time.perf_counter() - trained_at
             summary = comm.on_first(finish)
         except DivergenceError:

@@ -42,7 +42,7 @@ def per_step(step, seconds, least=3):
 
 
 def distnn(cases, optimizer, seconds, update="rank0"):
-    from distnn.config.options import BenchConfig
+    from distnn.config.commands import BenchConfig
     from distnn.diagnostics.steps import Bench
     from distnn.parallel.comm.communicator import Communicator
 

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from distnn.config.options import BenchConfig
+from distnn.config.commands import BenchConfig
 from distnn.diagnostics.step_profile import PHASES, StepProfile, profiled
 from distnn.diagnostics.steps import Bench, Case
 from distnn.parallel.comm.communicator import Communicator

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distnn.config.options import BenchConfig
+from distnn.config.commands import BenchConfig
 from distnn.diagnostics.step_profile import PHASES
 from distnn.diagnostics.steps import Case, measure
 from distnn.parallel.comm.communicator import Communicator

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distnn.errors import InputError
-from distnn.nn.schedules import SCHEDULES, factor
+from distnn.nn.schedules import SCHEDULES, batch_factor, factor
 
 
 def test_published_forms():
@@ -34,3 +34,10 @@ def test_factors_fall_from_one_and_stay_above_nothing(name, steps, warmup):
 def test_unknown_name():
     with pytest.raises(InputError, match="did you mean cosine"):
         factor("cosin", 1, 10)
+
+
+def test_rates_by_batch_size():
+    assert batch_factor("linear", 1024, 64) == 16
+    assert batch_factor("sqrt", 1024, 64) == 4
+    assert batch_factor("sqrt", 16, 64) == 0.5
+    assert batch_factor(None, 1024, 64) == 1

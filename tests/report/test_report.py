@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from distnn import SGD, DivergenceError, Network, Trainer
-from distnn.config.options import ReportConfig
+from distnn.config.commands import ReportConfig
 from distnn.errors import InputError
 from distnn.report import charts, record, scales
 from distnn.report.__main__ import write

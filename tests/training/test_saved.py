@@ -338,7 +338,7 @@ def test_forged_metadata_are_refused_or_harmless(
     name = newest(run).name.removesuffix(checkpoint.SUFFIX)
     for place in places(found.meta)[1:]:
         if place[0] == "position" and len(place) == 2:
-            assert place[1] in ("epoch", "step", "steps", "loss")
+            assert place[1] in ("epoch", "step", "steps", "loss", "signal", "noise")
         for value in (*VALUES, "missing"):
             meta = copy.deepcopy(found.meta)
             inner = meta

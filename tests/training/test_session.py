@@ -12,7 +12,8 @@ from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.run.position import Position
 from distnn.training.arrays import from_arrays
 from distnn.training.dataset import Dataset
-from distnn.training.session import MARGIN, Session, vector_bytes
+from distnn.training.session import Session
+from distnn.training.vectors import MARGIN, vector_bytes
 
 WORLD = MPI.COMM_WORLD
 
@@ -41,7 +42,7 @@ def test_an_epoch_goes_through_every_item_once(n: int, batch: int, steps: int) -
             assert (one.position.epoch, one.position.step) == (epoch, step)
             one.step(samples, 2 * steps)
         assert one.position.steps == (epoch + 1) * steps
-        assert one.end_epoch(samples, 2 * steps) > 0
+        assert one.end_epoch(samples, 2 * steps)["train_loss"] > 0
     assert one.position == Position(epoch=2, step=0, steps=2 * steps, loss=0.0)
     one.close()
 
@@ -57,7 +58,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_items_as_they_were_trained_on() -
         expected += one.network.loss_and_gradients(X, T)[0] * len(batch)
         one.comm.mpi.Barrier()  # nobody changes the weights before
         one.step(samples, steps)
-    assert one.end_epoch(samples, steps) == pytest.approx(expected / 20, rel=1e-12)
+    assert one.end_epoch(samples, steps)["train_loss"] == pytest.approx(expected / 20, rel=1e-12)
     one.close()
 
 

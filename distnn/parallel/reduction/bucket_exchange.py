@@ -7,7 +7,7 @@ with MPI_THREAD_MULTIPLE), by the passes themselves at the edges of their blocks
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,14 +17,14 @@ from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.parallel.reduction.buckets import (
     Block,
     Bucket,
-    Region,
     backward_order,
     plan_buckets,
+    plan_matrix_buckets,
 )
 from distnn.parallel.reduction.engine import Clipping, Engine
 from distnn.parallel.reduction.exchange import Exchange, Layout, Rule
 from distnn.parallel.reduction.gradients import SharedGradients
-from distnn.parallel.reduction.norm_exchange import NormExchange
+from distnn.parallel.reduction.norm_exchange import MakeRoles, NormExchange
 from distnn.parallel.reduction.progress_thread import ProgressThread
 from distnn.parallel.reduction.step_flags import StepFlags
 from distnn.parallel.reduction.transfer import (
@@ -32,12 +32,19 @@ from distnn.parallel.reduction.transfer import (
     Roles,
     Scratch,
     Transfer,
+    matrix_roles,
     rank0_roles,
     sharded_roles,
 )
 
 POLLS = 1_000  # some milliseconds: how often a waiting rank looks whether others still live
 PROBES = 2  # calls of MPI in a tick: each takes in no more than a part of what has come meanwhile
+
+
+_ROLES: dict[str, MakeRoles] = {
+    "sharded": lambda bucket, nodes: sharded_roles(bucket.region, nodes),
+    "rank0": lambda bucket, nodes: rank0_roles(bucket.region, nodes),
+}
 
 
 class BucketExchange(Exchange):
@@ -48,9 +55,10 @@ class BucketExchange(Exchange):
     ) -> None:
         super().__init__(memory, layout, update)
         sharded = self.update == "sharded"
-        self.ownership = replace(self.ownership, rank0_updates=not sharded)
-        roles = sharded_roles if sharded else rank0_roles
-        comm = self.comm
+        comm, by_matrix = self.comm, layout.by_matrix
+        owners = layout.owners(comm.size if sharded else 1) if by_matrix else ()
+        self.ownership = replace(self.ownership, rank0_updates=not sharded, owners=owners)
+        roles = self._matrix_roles if sharded and by_matrix else _ROLES[self.update]
         gradients = SharedGradients(memory, self.ownership, layout.size, layout.dtype)
         self.tasks, self.vectors = gradients.tasks, gradients.vectors
         self.weights = memory.array((layout.size,), layout.dtype)
@@ -58,7 +66,11 @@ class BucketExchange(Exchange):
         self.state = {name: memory.array((held,), layout.dtype) for name in layout.state}
         squares = memory.array((len(layout.ends),), np.float64)
 
-        buckets = plan_buckets(layout.grids, layout.dtype.itemsize)
+        buckets = (
+            plan_matrix_buckets(layout.grids)
+            if by_matrix
+            else plan_buckets(layout.grids, layout.dtype.itemsize)
+        )
         self._buckets, self._status = buckets, comm.status
         self._flags = StepFlags(memory, len(buckets))
         self._steps = self._count = self._last_stop = 0
@@ -76,20 +88,24 @@ class BucketExchange(Exchange):
         has_threads = MPI.Query_thread() == MPI.THREAD_MULTIPLE
         self._progress = ProgressThread(self._tick, start=has_threads)
 
-    def start(self, rule: Rule, stop: int) -> None:
+    def start(self, rules: Sequence[Rule], stop: int) -> None:
         """See `Exchange.start`: between a step's last forward and its last backward pass."""
         self.phase("wait")
         self._drain()
         self._last_stop = self._flags.stop_of_nodes()
         self._flags.request_stop(stop)
         self._steps += 1
-        self._progress.work(lambda: self._engine.begin(rule))
+        self._progress.work(lambda: self._engine.begin(rules))
         self._progress.wake()
         self.phase("elementwise")
 
     def finish(self) -> int:
         """The largest stop request of the step before; see `Exchange.finish`."""
         return self._last_stop
+
+    def keep_norms(self) -> None:
+        """See `Exchange.keep_norms`."""
+        self.norms = self._engine.norms = []
 
     def flush(self) -> None:
         """See `Exchange.flush`."""
@@ -147,15 +163,18 @@ class BucketExchange(Exchange):
             self.comm.mpi.Iprobe()
         return self._engine.move()
 
+    def _matrix_roles(self, bucket: Bucket, nodes: int) -> Roles:
+        return matrix_roles(bucket.region, nodes, self.ownership.owner_node(bucket.matrix))
+
     def _make_transfers(
-        self, gradients: SharedGradients, roles: Callable[[Region, int], Roles], *, keep: bool
+        self, gradients: SharedGradients, roles: MakeRoles, *, keep: bool
     ) -> list[Transfer]:
         """The buckets that this rank handles, in the order in which they are completed."""
         comm, layout = self.comm, self.layout
         scratch = Scratch(max(bucket.region.size for bucket in self._buckets), layout.dtype)
         return [
             Transfer(
-                bucket, roles(bucket.region, comm.nodes), layout, self.ownership, comm.node,
+                bucket, roles(bucket, comm.nodes), layout, self.ownership, comm.node,
                 gradients.partial_sums, self.weights, scratch, keep=keep,
             )
             for bucket in sorted(self._buckets, key=lambda one: (one.position, one.number))

@@ -98,12 +98,14 @@ class Bucket:
         number: in the order in which a forward pass needs it.
         position: of the block that completes it, in the order of a backward pass.
         needed_by: the blocks of columns that cannot be used without it.
+        matrix: the number of the matrix that it is, where whole matrices are updated; else 0.
     """
 
     number: int
     position: int
     needed_by: tuple[Block, ...]
     region: Region
+    matrix: int = 0
 
 
 def backward_order(grids: Sequence[Grid]) -> list[Block]:
@@ -138,6 +140,18 @@ def plan_buckets(grids: Sequence[Grid], itemsize: int) -> list[Bucket]:
         }))  # fmt: skip
         position = max(positions[block] for block in inside)
         buckets.append(Bucket(len(buckets), position, needed_by, region))
+    return buckets
+
+
+def plan_matrix_buckets(grids: Sequence[Grid]) -> list[Bucket]:
+    """A bucket for each matrix, where one rank needs the whole of it to update it."""
+    positions = {block: number for number, block in enumerate(backward_order(grids))}
+    places, buckets = row_blocks(grids), list[Bucket]()
+    for number, (row_ends, column_ends) in enumerate(grids):
+        layer, last, width = number + 1, len(row_ends) - 1, column_ends[-1]
+        region = Region(places[layer, 0][0], places[layer, last][1], width, 0, width)
+        needed_by = tuple((layer, block) for block in range(len(column_ends)))
+        buckets.append(Bucket(number, positions[layer, last], needed_by, region, number))
     return buckets
 
 

@@ -57,10 +57,15 @@ class Clipping:
     ) -> None:
         self.squares, self.exchange = squares, exchange
         self._clip_norm, self._dtype = clip_norm, dtype
+        self.length = 0.0
 
     def factor(self) -> np.floating | None:
-        """What shortens the gradient, once the squares are complete; see `clip_factor`."""
-        return clip_factor(norm(self.squares), self._clip_norm, self._dtype)
+        """What shortens the gradient, once the squares are complete; see `clip_factor`.
+
+        The norm is ``length`` afterwards.
+        """
+        self.length = norm(self.squares)
+        return clip_factor(self.length, self._clip_norm, self._dtype)
 
 
 class Outgoing(NamedTuple):
@@ -99,7 +104,8 @@ class Engine:
         self._clipping = clipping
         self._is_leader, self._node = comm.node_rank == 0, comm.node
         self._step = self._normed = 0
-        self._rule: Rule
+        self.norms: list[float] | None = None  # where each step's norm is added
+        self._rules: Sequence[Rule]
         self._make_requests(comm, own)
         self._unpacked: list[Transfer] = []  # the next one last
         self._missing: dict[int, int] = {}  # by bucket: nodes whose pieces are not there yet
@@ -117,13 +123,14 @@ class Engine:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing of this rank's is under way."""
-        return not (self._open or self._queue or self._sending)
+        """Whether nothing of this rank's is under way; the leader has the norm to exchange."""
+        has_norm = self._clipping is None or not self._is_leader or self._normed == self._step
+        return has_norm and not (self._open or self._queue or self._sending)
 
-    def begin(self, rule: Rule) -> bool:
+    def begin(self, rules: Sequence[Rule]) -> bool:
         """A step begins: its gradients follow."""
         self._step += 1
-        self._rule = rule
+        self._rules = rules
         self._unpacked = list(reversed(self._transfers))
         self._missing = {t.number: 1 + len(t.pieces_in) for t in self._transfers}
         self._parts = {t.number: 1 + len(t.sums_in) for t in self._transfers}
@@ -251,12 +258,14 @@ class Engine:
         if self._normed < step:
             flags.sync()
             self._factor = clipping.factor()
+            if self.norms is not None:
+                self.norms.append(clipping.length)
             self._normed = step
         return True
 
     def _update(self, transfer: Transfer, factor: np.floating | None) -> None:
         """New weights of one bucket, to be installed here and sent."""
-        transfer.update(self._rule, factor)
+        transfer.update(self._rules[transfer.matrix], factor)
         self._enqueue(self._weights_out[transfer.number])
         if self._node in transfer.installs:
             heapq.heappush(self._new, (transfer.number, self._node, transfer))

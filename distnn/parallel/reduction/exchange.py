@@ -10,17 +10,19 @@ What all exchanges have in common. `strategies.make_exchange` chooses one:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 
 import numpy as np
 
 from distnn.parallel.comm.barrier import Barrier
 from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory
 from distnn.parallel.reduction import tree
-from distnn.parallel.reduction.granules import Ends, Grid, granule_ends
-from distnn.parallel.reduction.ownership import Ownership
+from distnn.parallel.reduction.granules import Ends, Grid, granule_ends, row_granule_ends
+from distnn.parallel.reduction.ownership import Ownership, matrix_owners
 
 Rule = Callable[[np.ndarray, np.ndarray, Sequence[np.ndarray], Sequence[np.ndarray]], None]
-"""An update rule on one block, in place: rule(weights, gradient, state, scratch)."""
+"""An update rule in place, rule(weights, gradient, state, scratch), on one block of a vector or,
+where the layout's scope is "matrix", on a whole matrix."""
 Hook = Callable[[int, int], None]
 """Called with a layer, from 1, and the number of one of its blocks, from 0."""
 Phase = Callable[[str], None]
@@ -39,12 +41,17 @@ class Layout:
         dtype: of weights, gradients and state.
         slices: S.
         state: names of the optimizer's state vectors.
+        scope: what a rule is given: a block of "element"s, or a whole "matrix", which then one
+            rank updates.
+        scratch: how many scratch vectors it is given.
     """
 
     grids: tuple[Grid, ...]
     dtype: np.dtype
     slices: int
     state: tuple[str, ...] = ()
+    scope: str = "element"
+    scratch: int = 2
 
     @cached_property
     def size(self) -> int:
@@ -54,7 +61,26 @@ class Layout:
     @cached_property
     def ends(self) -> Ends:
         """The vector's granules."""
-        return granule_ends(self.grids)
+        return row_granule_ends(self.grids) if self.by_matrix else granule_ends(self.grids)
+
+    @property
+    def by_matrix(self) -> bool:
+        """Whether rules get whole matrices."""
+        return self.scope == "matrix"
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Of the matrices."""
+        return [(row_ends[-1], column_ends[-1]) for row_ends, column_ends in self.grids]
+
+    @cached_property
+    def places(self) -> list[tuple[int, int]]:
+        """Where each matrix begins and ends in the vector."""
+        return list(pairwise([0, *accumulate(rows * columns for rows, columns in self.shapes)]))
+
+    def owners(self, ranks: int) -> tuple[int, ...]:
+        """Which of so many ranks updates which matrix."""
+        return matrix_owners([hi - lo for lo, hi in self.places], ranks)
 
 
 def no_phase(phase: str) -> None:
@@ -94,6 +120,8 @@ class Exchange:
             after `collect_state`.
         before_weights: called with a layer and a block of its columns.
         update: "rank0" or "sharded".
+        norms: of the gradient of each step since they were last taken out, before clipping, on rank
+            0; None: not kept. Complete after `flush`.
         phase: called with what the rank does from now on, for a profile.
         after_gradient: called with a layer and a block of its rows, in the order of a backward
             pass: from the last layer down, in each the blocks upwards.
@@ -103,27 +131,29 @@ class Exchange:
     tasks: list[tree.SliceTask]
     vectors: list[np.ndarray]
     state: dict[str, np.ndarray]
+    norms: list[float] | None = None
     before_weights: Hook | None = None
     after_gradient: Hook | None = None
 
     def __init__(self, memory: SharedMemory, layout: Layout, update: str) -> None:
         self.comm, self.layout = memory.comm, layout
         self.phase: Phase = no_phase
-        self.ownership = Ownership(layout.slices, self.comm.node_ranks)
         self.barrier = Barrier(memory)
         is_oversubscribed, ranks = self.barrier.is_oversubscribed, self.comm.node_size
         self.update = chosen_update(update, self.comm.nodes, ranks, is_oversubscribed)
-        self._rule: Rule
+        self.ownership = Ownership(layout.slices, self.comm.node_ranks)
+        self._rules: Sequence[Rule]
         self._stop = 0
 
-    def start(self, rule: Rule, stop: int) -> None:
+    def start(self, rules: Sequence[Rule], stop: int) -> None:
         """A step's last gradient follows.
 
         Args:
-            rule: the update rule of this step.
+            rules: the update rules of this step: with scope "matrix" one for each matrix, else the
+                first is used for all.
             stop: this rank's stop request, 0 for none.
         """
-        self._rule, self._stop = rule, stop
+        self._rules, self._stop = rules, stop
 
     def finish(self) -> int:
         """Sum the gradients of all ranks and update the weights, or see that it is under way.
@@ -146,6 +176,10 @@ class Exchange:
     def collect_state(self) -> None:
         """Rank 0 has the whole of the optimizer's state after this. Collective."""
         self.barrier.wait()
+
+    def keep_norms(self) -> None:
+        """From now on add the norm of each step's gradient to ``norms``; needs a clip_norm."""
+        self.norms = []
 
     def flush(self) -> None:
         """All weights are those of the last step. Collective."""

@@ -7,7 +7,7 @@ shapes of the weights alone, so that a norm does not depend on who adds up which
 """
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,16 @@ Squares = list[tuple[np.ndarray, np.ndarray]]
 def is_cut(grid: Grid) -> bool:
     """Whether the columns of a matrix are in several blocks."""
     return len(grid[1]) > 1
+
+
+def row_granule_ends(grids: Sequence[Grid]) -> Ends:
+    """The granules where whole matrices are updated: their rows."""
+    starts = [0, *accumulate(rows[-1] * columns[-1] for rows, columns in grids)]
+    rows = [
+        start + columns[-1] * np.arange(1, rows[-1] + 1)
+        for start, (rows, columns) in zip(starts, grids, strict=False)
+    ]
+    return np.concatenate(rows).astype(np.int64)
 
 
 def granule_ends(grids: Sequence[Grid]) -> Ends:

@@ -32,6 +32,7 @@ class Block(NamedTuple):
     scratch: tuple[np.ndarray, ...]
     copies: list[np.ndarray]  # where other ranks get the new weights, see `cache_lines`
     squares: Squares
+    matrix: int = 0  # whose rule it is
 
 
 class NodeExchange(Exchange):
@@ -65,7 +66,8 @@ class NodeExchange(Exchange):
         self.weights, self._lines = self._place_weights(memory)
         self.state = {name: memory.array((layout.size,), layout.dtype) for name in layout.state}
         self._blocks = self._plan_blocks()
-        self._updates = self._blocks if self._sharded == self._splits else self._plan_updates()
+        same = self._sharded == self._splits and not layout.by_matrix
+        self._updates = self._blocks if same else self._plan_updates()
 
     def finish(self) -> int:
         """Sum the gradients of all ranks and update the weights; see `Exchange.finish`."""
@@ -117,7 +119,7 @@ class NodeExchange(Exchange):
                 cache_lines.take(lines)
             ordered_sum.run(block.additions)
             self.phase("update")
-            self._rule(block.weights, block.gradient, block.state, block.scratch)
+            self._rules[block.matrix](block.weights, block.gradient, block.state, block.scratch)
             for copy in block.copies:
                 np.copyto(copy, block.weights)
 
@@ -136,11 +138,14 @@ class NodeExchange(Exchange):
         self.phase("update")
         factor = None
         if self._clip_norm is not None:
-            factor = clip_factor(norm(self._squares), self._clip_norm, self.weights.dtype)
+            length = norm(self._squares)
+            factor = clip_factor(length, self._clip_norm, self.weights.dtype)
+            if self.norms is not None:
+                self.norms.append(length)
         for block in self._updates:
             if factor is not None:
                 np.multiply(block.gradient, factor, out=block.gradient)
-            self._rule(block.weights, block.gradient, block.state, block.scratch)
+            self._rules[block.matrix](block.weights, block.gradient, block.state, block.scratch)
             for copy in block.copies:
                 np.copyto(copy, block.weights)
 
@@ -167,6 +172,8 @@ class NodeExchange(Exchange):
         sums, own, me = self._gradients.partial_sums, self.ownership, self.comm.node_rank
         others = [rank for rank in range(node_size) if rank != me]
         gradients = [sums[piece] for rank in others for piece in own.pieces(rank)]
+        if self.layout.by_matrix:  # who adds up a part is not who updates it
+            return self._shared, CacheLines(None, gradients)
         few = self._sharded or (node_size == 2 and not self._splits)
         if not few or size * dtype.itemsize > cache_lines.CACHE:
             updates_part = self._sharded == self._splits
@@ -198,9 +205,11 @@ class NodeExchange(Exchange):
     def _plan_block(
         self, root: tuple[int, int], lo: int, hi: int, scratch: Sequence[np.ndarray]
     ) -> Block:
+        layout = self.layout
         leaves = {leaf: vector[lo:hi] for leaf, vector in self._gradients.partial_sums.items()}
         first, second, *spare = [vector[: hi - lo] for vector in scratch]
-        keep = self._clip_norm is not None or self._sharded != self._splits
+        clips = self._clip_norm is not None
+        keep = clips or self._sharded != self._splits or layout.by_matrix
         additions, gradient = ordered_sum.plan(root, leaves, spare, keep=keep)
         return Block(
             self._lines.gradient_lines(lo, hi),
@@ -210,24 +219,36 @@ class NodeExchange(Exchange):
             tuple(vector[lo:hi] for vector in self.state.values()),
             (first, second),
             self._lines.outgoing(lo, hi),
-            plan_squares(gradient, self.layout.ends, lo, self._squares) if keep else [],
+            plan_squares(gradient, layout.ends, lo, self._squares) if clips else [],
         )
 
     def _plan_updates(self) -> list[Block]:
-        """The leader's: all of the vector, from the sums that the ranks leave in the first leaf."""
-        sums, leader = self._gradients.partial_sums, self.barrier.is_leader
-        total, ends = sums[min(sums)], self.layout.ends
-        ranges = block_ranges(ends, 0, self.layout.size if leader else 0)
-        longest = max((hi - lo for lo, hi in ranges), default=0)
-        scratch = [np.empty(longest, self.layout.dtype) for _ in range(2)]
-        return [
-            Block(
-                [], [], total[lo:hi], self.weights[lo:hi],
-                tuple(vector[lo:hi] for vector in self.state.values()),
-                tuple(vector[: hi - lo] for vector in scratch), [], [],
-            )
-            for lo, hi in ranges
-        ]  # fmt: skip
+        """Updates from the sums that the ranks leave in the first leaf: the leader's, of all of the
+        vector, or whole matrices by their owners."""
+        layout = self.layout
+        if layout.by_matrix:
+            owners = layout.owners(self.comm.node_size if self._sharded else 1)
+            ranges = [
+                (*place, matrix)
+                for matrix, place in enumerate(layout.places)
+                if owners[matrix] == self.comm.node_rank
+            ]
+        else:
+            size = layout.size if self.barrier.is_leader else 0
+            ranges = [(lo, hi, 0) for lo, hi in block_ranges(layout.ends, 0, size)]
+        longest = max((hi - lo for lo, hi, _ in ranges), default=0)
+        scratch = [np.empty(longest, layout.dtype) for _ in range(layout.scratch)]
+        return [self._plan_update(lo, hi, matrix, scratch) for lo, hi, matrix in ranges]
+
+    def _plan_update(self, lo: int, hi: int, matrix: int, scratch: list[np.ndarray]) -> Block:
+        layout, sums = self.layout, self._gradients.partial_sums
+        shape = layout.shapes[matrix] if layout.by_matrix else (hi - lo,)
+        total, weights, *state = [
+            vector[lo:hi].reshape(shape)
+            for vector in (sums[min(sums)], self.weights, *self.state.values())
+        ]
+        temporary = tuple(vector[: hi - lo].reshape(shape) for vector in scratch)
+        return Block([], [], total, weights, tuple(state), temporary, [], [], matrix)
 
 
 def splits_sum(size: int, ranks: int, is_oversubscribed: bool) -> bool:

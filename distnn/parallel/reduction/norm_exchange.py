@@ -6,9 +6,12 @@ import numpy as np
 
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
-from distnn.parallel.reduction.buckets import Bucket, Region
+from distnn.parallel.reduction.buckets import Bucket
 from distnn.parallel.reduction.exchange import Layout
 from distnn.parallel.reduction.transfer import KINDS, Roles
+
+MakeRoles = Callable[[Bucket, int], Roles]
+"""The roles of so many nodes for a bucket."""
 
 
 class NormExchange:
@@ -25,31 +28,36 @@ class NormExchange:
         layout: Layout,
         buckets: Sequence[Bucket],
         squares: np.ndarray,
-        roles: Callable[[Region, int], Roles],
+        roles: MakeRoles,
     ) -> None:
         self._squares, self._sent = squares, False
         tag = KINDS * len(buckets)  # after those of the buckets
         granules = {
             node: np.concatenate([
-                roles(bucket.region, comm.nodes).updates[node].granules(layout.ends)
+                roles(bucket, comm.nodes).updates[node].granules(layout.ends)
                 for bucket in buckets
             ])
             for node in range(comm.nodes)
         }  # fmt: skip
         self._own = granules[comm.node]
-        # nodes that update nothing need no norm, and two nodes that both update all know it
-        others = [
-            node
-            for node, theirs in granules.items()
-            if len(theirs) and len(self._own) and not np.array_equal(theirs, self._own)
-        ]
+
+        def sends(source: int, target: int) -> bool:
+            # nodes that update nothing need no norm, but for the first, which may be asked for it;
+            # two nodes that both update all know it
+            ours, theirs = granules[source], granules[target]
+            needs = len(theirs) > 0 or target == 0
+            return len(ours) > 0 and needs and not np.array_equal(ours, theirs)
+
         self._out = np.zeros(len(self._own))
-        self._coming = [(granules[node], np.zeros(len(granules[node]))) for node in others]
-        leaders = [comm.node_ranks[node][0] for node in others]
-        self._sends = [comm.mpi.Send_init(self._out, leader, tag) for leader in leaders]
+        others = [node for node in range(comm.nodes) if node != comm.node]
+        targets = [node for node in others if sends(comm.node, node)]
+        sources = [node for node in others if sends(node, comm.node)]
+        self._coming = [(granules[node], np.zeros(len(granules[node]))) for node in sources]
+        leader = [ranks[0] for ranks in comm.node_ranks]
+        self._sends = [comm.mpi.Send_init(self._out, leader[node], tag) for node in targets]
         self._receives = [
-            comm.mpi.Recv_init(values, leader, tag)
-            for leader, (_, values) in zip(leaders, self._coming, strict=True)
+            comm.mpi.Recv_init(values, leader[node], tag)
+            for node, (_, values) in zip(sources, self._coming, strict=True)
         ]
 
     def move(self) -> bool:

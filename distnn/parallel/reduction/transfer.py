@@ -53,6 +53,12 @@ def rank0_roles(region: Region, nodes: int) -> Roles:
     return Roles(adds, updates, [nothing, *region.cut([1] * others)])
 
 
+def matrix_roles(region: Region, nodes: int, owner: int) -> Roles:
+    """One node adds up and updates a whole matrix, and sends its new weights to all others."""
+    parts = [region if node == owner else region.empty() for node in range(nodes)]
+    return Roles(parts, parts, parts)
+
+
 class Scratch:
     """Numbered arrays of one dtype with room for `size` numbers, to be used again and again."""
 
@@ -100,6 +106,7 @@ class Transfer:
         weights_in: new weights from other nodes, by node.
         passes_on: (node, array) that go out as soon as the first node's weights are there.
         bytes: of the bucket.
+        matrix: whose rule updates it.
         state: the optimizer's, of the region that this node updates, by name.
         updates_at_once: the gradient is in scratch, and does not outlast the next bucket.
         is_packed: new weights are made apart, while a backward pass may need the old ones.
@@ -119,8 +126,9 @@ class Transfer:
         keep: bool,
     ) -> None:
         self.number, self.position, self.roles = bucket.number, bucket.position, roles
+        self.matrix = bucket.matrix
         self.bytes = bucket.region.size * layout.dtype.itemsize
-        self._node, self._dtype = node, layout.dtype
+        self._node, self._dtype, self._spare = node, layout.dtype, layout.scratch
         self._others = [other for other in range(len(own.node_ranks)) if other != node]
         self._pieces = [own.node_pieces(each) for each in range(len(own.node_ranks))]
         self._make_pieces(partial_sums, scratch)
@@ -130,7 +138,7 @@ class Transfer:
         self.state = {name: np.zeros(region.shape, layout.dtype) for name in layout.state}
         self._granules = region.granules(layout.ends)
         self._rows = granule_rows(self._gradient) if region.is_run else [self._gradient]
-        self._scratch = scratch.arrays(0, 2, region.shape)
+        self._scratch = scratch.arrays(0, layout.scratch, region.shape)
 
     @property
     def updates_in_place(self) -> bool:
@@ -207,8 +215,9 @@ class Transfer:
         self._packing: Work = []
         for other, message in targets.items():
             self._packing += _packing(
-                self._pieces[node], partial_sums, adds[other], message.matrices, scratch
-            )
+                self._pieces[node], partial_sums, adds[other], message.matrices, scratch,
+                self._spare,
+            )  # fmt: skip
 
     def _make_sums(self, whole: Region, scratch: Scratch, slices: int, keep: bool) -> None:
         """The gradient that this node updates from, and the additions that it makes."""
@@ -229,7 +238,8 @@ class Transfer:
         sums = dict(zip(self._pieces[self._node], self._local.matrices, strict=True))
         for other, message in self.pieces_in.items():
             sums |= dict(zip(self._pieces[other], message.matrices, strict=True))
-        spare = scratch.arrays(2, ordered_sum.scratch_needed((0, slices), list(sums)), adds.shape)
+        needed = ordered_sum.scratch_needed((0, slices), list(sums))
+        spare = scratch.arrays(self._spare, needed, adds.shape)
         self._additions, where = ordered_sum.plan((0, slices), sums, spare, keep=False)
         if self.updates_at_once:
             self._gradient = where
@@ -277,6 +287,7 @@ def _packing(
     region: Region,
     targets: Sequence[np.ndarray],
     scratch: Scratch,
+    first: int,
 ) -> Work:
     """What leaves the sum of each piece of a region in its target."""
     work: Work = []
@@ -286,7 +297,8 @@ def _packing(
             for leaf, vector in partial_sums.items()
             if piece[0] <= leaf[0] and leaf[1] <= piece[1]
         }
-        spare = scratch.arrays(2, ordered_sum.scratch_needed(piece, list(leaves)), region.shape)
+        needed = ordered_sum.scratch_needed(piece, list(leaves))
+        spare = scratch.arrays(first, needed, region.shape)
         additions, total = ordered_sum.plan(piece, leaves, spare, keep=False)
         if additions:
             additions[-1] = (*additions[-1][:2], target)

@@ -149,7 +149,7 @@ def one_step(exchange: Exchange, step: int, before: np.ndarray, whole: bool, sto
                 assert np.array_equal(found[layer - 1][place], expected[layer - 1][place])
         is_last = task is exchange.tasks[-1]
         if is_last:
-            exchange.start(rule, stop)
+            exchange.start([rule], stop)
         vector = exchange.vectors[task.vector]
         vector.fill(np.nan)
         whole_gradient = matrices(gradient(step, task.slice, size, whole), grids)

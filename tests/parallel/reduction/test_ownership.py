@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distnn.parallel.reduction.ownership import Ownership
+from distnn.parallel.reduction.ownership import Ownership, matrix_owners
 
 
 @st.composite
@@ -53,3 +53,17 @@ def test_eight_slices_on_three_ranks_of_two_nodes(rank0_updates: bool) -> None:
         [0, 0, 0, 0] if rank0_updates else [0, 1, 0, 1]
     )
     assert [own.handler(1, bucket) for bucket in range(3)] == [2, 2, 2]
+
+
+def test_matrices_go_to_the_rank_with_least():
+    assert matrix_owners([5, 9, 4, 1], 1) == (0, 0, 0, 0)
+    assert matrix_owners([5, 9, 4, 1], 2) == (1, 0, 1, 0)
+    assert matrix_owners([5, 9, 4, 1], 3) == (1, 0, 2, 2)
+    assert matrix_owners([5, 5], 4) == (0, 1)
+
+
+def test_the_owner_of_a_matrix_handles_its_bucket():
+    own = Ownership(4, [(0, 2), (2, 4)], owners=(3, 0, 1))
+    assert [own.owner_node(matrix) for matrix in range(3)] == [1, 0, 0]
+    assert [own.handler(0, bucket) for bucket in range(3)] == [0, 0, 1]
+    assert [own.handler(1, bucket) for bucket in range(3)] == [3, 3, 2]

@@ -1,79 +1,21 @@
-"""Optimizers: from weights w and gradient g to new weights, in place on a block of a vector.
+"""Element-wise rules: SGD and what follows from it, AdaGrad, RMSProp, Adam and its relatives."""
 
-An update rule works on one contiguous block of the flat vectors (32,768 elements, so that the block
-stays in cache through all passes of the rule): weights ``w``, gradient ``g`` (overwritten), the
-optimizer's state vectors, and two scratch vectors of the same length. It is element-wise, so the
-bits do not depend on how the vector is cut into blocks.
-"""
-
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import sqrt
-from typing import Any, ClassVar
 
 import numpy as np
 
 from distnn.checks import number
 from distnn.nn.layout import Array
-
-DType = np.dtype[Any] | str
-Rule = Callable[[Array, Array, Sequence[Array], Sequence[Array]], None]
-
-
-class Optimizer(ABC):
-    """An update rule and its hyperparameters. The caller holds the state vectors.
-
-    Attributes:
-        name: the rule's name in ``OPTIMIZERS``.
-        state: names of its state vectors, each as long as the weights, zero at the start.
-    """
-
-    name: ClassVar[str]
-    state: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, learning_rate: float, weight_decay: float) -> None:
-        self.learning_rate = number(learning_rate, "learning_rate", least=0)
-        self.weight_decay = number(weight_decay, "weight_decay", least=0)
-
-    @abstractmethod
-    def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
-        """The update of step t = 1, 2, ...: ``rule(w, g, state, scratch)``.
-
-        Args:
-            t: the step, from 1.
-            learning_rate: at this step, the schedule's factor included.
-            dtype: of the vectors; the hyperparameters are rounded to it once.
-        """
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the update is w -= lr g and no more.
-
-        Gradients are linear in D[L], which is small: if D[L] is multiplied by lr, `descend` is the
-        whole update, which saves a pass over all gradients.
-        """
-        return False
-
-    def config(self) -> dict[str, Any]:
-        """Plain values that rebuild the optimizer: ``type(self)(**config)``."""
-        return dict(vars(self))
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
-        return f"{type(self).__name__}({arguments})"
-
-    def _decay(self, dtype: DType) -> Callable[[Array, Array, Array], None]:
-        """L2 weight decay, g += weight_decay * w, on all weights, bias included (as PyTorch)."""
-        if self.weight_decay == 0:
-            return _no_decay
-        (decay,) = _scalars(dtype, self.weight_decay)
-
-        def add_decay(w: Array, g: Array, scratch: Array) -> None:
-            np.multiply(w, decay, scratch)
-            np.add(g, scratch, g)
-
-        return add_decay
+from distnn.nn.optimizers.base import (
+    DType,
+    Optimizer,
+    Rule,
+    no_decay,
+    scalars,
+    step_over_root,
+)
 
 
 class SGD(Optimizer):
@@ -91,7 +33,7 @@ class SGD(Optimizer):
 
     def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
-        (lr,) = _scalars(dtype, learning_rate)
+        (lr,) = scalars(dtype, learning_rate)
         decay = self._decay(dtype)
 
         def update(w: Array, g: Array, state: Sequence[Array], scratch: Sequence[Array]) -> None:
@@ -116,7 +58,7 @@ class Momentum(Optimizer):
 
     def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
-        (lr,), (mu,) = _scalars(dtype, learning_rate), _scalars(dtype, self.momentum)
+        (lr,), (mu,) = scalars(dtype, learning_rate), scalars(dtype, self.momentum)
         decay = self._decay(dtype)
 
         def update(w: Array, g: Array, state: Sequence[Array], scratch: Sequence[Array]) -> None:
@@ -137,7 +79,7 @@ class Nesterov(Momentum):
 
     def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
-        (lr,), (mu,) = _scalars(dtype, learning_rate), _scalars(dtype, self.momentum)
+        (lr,), (mu,) = scalars(dtype, learning_rate), scalars(dtype, self.momentum)
         decay = self._decay(dtype)
 
         def update(w: Array, g: Array, state: Sequence[Array], scratch: Sequence[Array]) -> None:
@@ -167,7 +109,7 @@ class AdaGrad(Optimizer):
 
     def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
-        (lr,), (eps,) = _scalars(dtype, learning_rate), _scalars(dtype, self.epsilon)
+        (lr,), (eps,) = scalars(dtype, learning_rate), scalars(dtype, self.epsilon)
         decay = self._decay(dtype)
 
         def update(w: Array, g: Array, state: Sequence[Array], scratch: Sequence[Array]) -> None:
@@ -175,7 +117,7 @@ class AdaGrad(Optimizer):
             decay(w, g, s)
             np.multiply(g, g, s)
             np.add(n, s, n)
-            _step_over_root(w, g, n, lr, eps, s)
+            step_over_root(w, g, n, lr, eps, s)
 
         return update
 
@@ -199,8 +141,8 @@ class RMSProp(Optimizer):
 
     def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
-        (lr,), (eps,) = _scalars(dtype, learning_rate), _scalars(dtype, self.epsilon)
-        rho, rest = _scalars(dtype, self.rho, 1 - self.rho)
+        (lr,), (eps,) = scalars(dtype, learning_rate), scalars(dtype, self.epsilon)
+        rho, rest = scalars(dtype, self.rho, 1 - self.rho)
         decay = self._decay(dtype)
 
         def update(w: Array, g: Array, state: Sequence[Array], scratch: Sequence[Array]) -> None:
@@ -210,7 +152,7 @@ class RMSProp(Optimizer):
             np.multiply(g, g, s)
             np.multiply(s, rest, s)
             np.add(v, s, v)
-            _step_over_root(w, g, v, lr, eps, s)
+            step_over_root(w, g, v, lr, eps, s)
 
         return update
 
@@ -243,9 +185,9 @@ class Adam(Optimizer):
     def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
         """See ``Optimizer.rule``."""
         lr_t = learning_rate * sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
-        lr, (eps,) = np.array(lr_t, dtype), _scalars(dtype, self.epsilon)
-        beta1, rest1 = _scalars(dtype, self.beta1, 1 - self.beta1)
-        beta2, rest2 = _scalars(dtype, self.beta2, 1 - self.beta2)
+        lr, (eps,) = np.array(lr_t, dtype), scalars(dtype, self.epsilon)
+        beta1, rest1 = scalars(dtype, self.beta1, 1 - self.beta1)
+        beta2, rest2 = scalars(dtype, self.beta2, 1 - self.beta2)
         decay = self._decay_of_step(learning_rate, dtype)
 
         def update(w: Array, g: Array, state: Sequence[Array], scratch: Sequence[Array]) -> None:
@@ -258,7 +200,7 @@ class Adam(Optimizer):
             np.multiply(g, g, g)
             np.multiply(g, rest2, g)
             np.add(v, g, v)
-            _step_over_root(w, m, v, lr, eps, s)
+            step_over_root(w, m, v, lr, eps, s)
 
         return update
 
@@ -291,8 +233,8 @@ class AdamW(Adam):
         self, learning_rate: float, dtype: DType
     ) -> Callable[[Array, Array, Array], None]:
         if self.weight_decay == 0:
-            return _no_decay
-        (keep,) = _scalars(dtype, 1 - learning_rate * self.weight_decay)
+            return no_decay
+        (keep,) = scalars(dtype, 1 - learning_rate * self.weight_decay)
 
         def shrink(w: Array, g: Array, scratch: Array) -> None:
             np.multiply(w, keep, w)
@@ -300,33 +242,68 @@ class AdamW(Adam):
         return shrink
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    rule.name: rule for rule in (SGD, Momentum, Nesterov, AdaGrad, RMSProp, Adam, AdamW)
-}
+class NAdamW(AdamW):
+    """Adam with Nesterov's momentum (Dozat 2016) and decoupled weight decay, as PyTorch's NAdam.
 
-
-def descend(w: Array, g: Array, state: Sequence[Array], scratch: Sequence[Array]) -> None:
-    """w -= g: the rule of a plain optimizer where gradients come multiplied by lr."""
-    np.subtract(w, g, w)
-
-
-def _step_over_root(w: Array, d: Array, v: Array, lr: Array, eps: Array, scratch: Array) -> None:
-    """w -= lr d / (sqrt(v) + eps)."""
-    np.sqrt(v, scratch)
-    np.add(scratch, eps, scratch)
-    np.divide(d, scratch, scratch)
-    np.multiply(scratch, lr, scratch)
-    np.subtract(w, scratch, w)
-
-
-def _no_decay(w: Array, g: Array, scratch: Array) -> None:
-    """Leave w and g as they are."""
-
-
-@lru_cache(64)
-def _scalars(dtype: DType, *values: float) -> tuple[Array, ...]:
-    """The numbers as 0-d arrays of the vectors' dtype: the cheapest scalars a ufunc can take.
-
-    Read only, and kept: most are the same in every step.
+    mu_t = beta1 (1 - 0.96^(t psi) / 2), psi = 0.004; m, v as in Adam;
+    m^ = mu_{t+1} m / (1 - mu_1 ... mu_{t+1}) + (1 - mu_t) g / (1 - mu_1 ... mu_t);
+    w = (1 - lr weight_decay) w - lr m^ / (sqrt(v / (1 - beta2^t)) + eps).
     """
-    return tuple(np.array(value, dtype) for value in values)
+
+    name = "nadamw"
+
+    def __init__(
+        self,
+        learning_rate: float = 0.002,
+        weight_decay: float = 0.01,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        momentum_decay: float = 0.004,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, beta1, beta2, epsilon)
+        self.momentum_decay = number(momentum_decay, "momentum_decay", least=0)
+
+    def rule(self, t: int, learning_rate: float, dtype: DType) -> Rule:
+        """See ``Optimizer.rule``."""
+        root = sqrt(1 - self.beta2**t)  # sqrt(v^) + eps = (sqrt(v) + eps root) / root
+        products = _momentum_products(self.beta1, self.momentum_decay)
+        now, later = products[min(t, len(products)) - 1], products[min(t + 1, len(products)) - 1]
+        mu = _momentum_of_step(self.beta1, self.momentum_decay, t)
+        mu_later = _momentum_of_step(self.beta1, self.momentum_decay, t + 1)
+        of_m = np.array(learning_rate * root * mu_later / (1 - later), dtype)
+        of_g = np.array(learning_rate * root * (1 - mu) / (1 - now), dtype)
+        eps, one = np.array(self.epsilon * root, dtype), scalars(dtype, 1)[0]
+        beta1, rest1 = scalars(dtype, self.beta1, 1 - self.beta1)
+        beta2, rest2 = scalars(dtype, self.beta2, 1 - self.beta2)
+        decay = self._decay_of_step(learning_rate, dtype)
+
+        def update(w: Array, g: Array, state: Sequence[Array], scratch: Sequence[Array]) -> None:
+            (m, v), s, ahead = state, scratch[0], scratch[1]
+            decay(w, g, s)
+            np.multiply(m, beta1, m)
+            np.multiply(g, rest1, s)
+            np.add(m, s, m)
+            np.multiply(v, beta2, v)
+            np.multiply(g, g, s)
+            np.multiply(s, rest2, s)
+            np.add(v, s, v)
+            np.multiply(m, of_m, ahead)
+            np.multiply(g, of_g, g)
+            np.add(ahead, g, ahead)
+            step_over_root(w, ahead, v, one, eps, s)
+
+        return update
+
+
+def _momentum_of_step(beta1: float, decay: float, t: int) -> float:
+    return beta1 * (1 - 0.5 * 0.96 ** (t * decay))
+
+
+@lru_cache(8)
+def _momentum_products(beta1: float, decay: float) -> list[float]:
+    """mu_1 ... mu_t for t = 1, 2, ... until 1 less the product is 1."""
+    products = [_momentum_of_step(beta1, decay, 1)]
+    while products[-1] > 1e-17:
+        products.append(products[-1] * _momentum_of_step(beta1, decay, len(products) + 1))
+    return products

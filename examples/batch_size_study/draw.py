@@ -1,0 +1,155 @@
+"""Tables and plots of what `study.py` has trained: python draw.py results/NAME.jsonl [--target 0.9]
+
+Writes NAME.md and, where matplotlib is installed, NAME.png beside the file.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from study import Cell
+
+MODEL_RANKS = 64
+RANKS_PER_NODE = 16
+Finals = dict[tuple[str, str, int], list[dict[str, Any]]]  # by budget, optimizer, batch
+Timings = dict[tuple[str, int], dict[int, float]]  # by optimizer and ranks: batch -> seconds a step
+
+
+def read(path: Path) -> tuple[Finals, Timings]:
+    """The measured trainings, and the seconds per step."""
+    finals: Finals = defaultdict(list)
+    timings: Timings = defaultdict(dict)
+    for record in map(json.loads, path.read_text().splitlines()):
+        cell = Cell(*record["cell"])
+        if record.get("diverged"):
+            continue
+        if cell.stage == "final":
+            finals[cell.budget, cell.optimizer, cell.batch].append(record)
+        elif cell.stage == "timing":
+            timings[cell.optimizer, cell.ranks][cell.batch] = record["seconds"] / record["steps"]
+    return finals, timings
+
+
+def to_target(records: Sequence[Mapping[str, Any]], target: float) -> float | None:
+    """Mean number of epochs until the score is reached; None if a seed does not reach it."""
+    epochs = [
+        next((n for n, score in enumerate(one["score"], 1) if score >= target), None)
+        for one in records
+    ]
+    return None if None in epochs else mean(epochs)  # type: ignore[type-var]
+
+
+def modelled(by_batch: Mapping[int, float], weights: int, gigabits: float) -> dict[int, float]:
+    """Seconds per step on 64 ranks, by the model: compute shared by the ranks, update not.
+
+    One rank's seconds are a B + u, fitted by least squares of relative errors. On P ranks in N
+    nodes a step is the larger of a B / P + u / P and the time of 2 (N - 1) / N gradients on each
+    node's link, which go beside the passes.
+    """
+    batches, seconds = np.array(list(by_batch)), np.array(list(by_batch.values()))
+    design = np.stack([batches / seconds, 1 / seconds], axis=1)
+    (slope, fixed), *_ = np.linalg.lstsq(design, np.ones(len(batches)), rcond=None)
+    nodes = MODEL_RANKS // RANKS_PER_NODE
+    link = 2 * (nodes - 1) / nodes * 4 * weights * 8 / (gigabits * 1e9)
+    return {int(b): float(max((slope * b + max(fixed, 0)) / MODEL_RANKS, link)) for b in batches}
+
+
+def table(rows: Mapping[str, Mapping[int, str]]) -> list[str]:
+    """Optimizers by batch sizes, as Markdown."""
+    batches = sorted({batch for row in rows.values() for batch in row})
+    lines = [
+        "| | " + " | ".join(f"{b:,}" for b in batches) + " |",
+        "|---" * (len(batches) + 1) + "|",
+    ]
+    for name, row in rows.items():
+        lines.append(f"| {name} | " + " | ".join(row.get(b, "") for b in batches) + " |")
+    return lines
+
+
+def tables(finals: Finals, timings: Timings, target: float, gigabits: float) -> list[str]:
+    """All tables of a data set."""
+    by: dict[str, dict[str, dict[int, str]]] = defaultdict(lambda: defaultdict(dict))
+    weights = next(iter(finals.values()))[0]["weights"] if finals else 0
+    for (budget, name, batch), records in finals.items():
+        scores = [one["score"][-1] for one in records]
+        spread = f" ± {(max(scores) - min(scores)) / 2:.2%}" if len(scores) > 1 else ""
+        by[f"Score, budget of {budget}"][name][batch] = f"{mean(scores):.2%}{spread}"
+        if budget != "epochs":
+            continue
+        epochs = to_target(records, target)
+        by[f"Epochs to {target:g}"][name][batch] = (
+            "not reached" if epochs is None else f"{epochs:.1f}"
+        )
+        noise = [one["noise_scale"][-1] for one in records]
+        known = [value for value in noise if value is not None]
+        by["Noise scale, last epoch"][name][batch] = f"{mean(known):.0f}" if known else "-"
+        if epochs is None:
+            continue
+        steps = epochs * records[0]["steps"] / len(records[0]["score"])
+        for ranks in sorted({r for n, r in timings if n == name}):
+            seconds = timings[name, ranks].get(batch)
+            if seconds is not None:
+                by[f"Seconds to {target:g} on {ranks} ranks"][name][batch] = (
+                    f"{steps * seconds:.2f}"
+                )
+        if len(timings.get((name, 1), {})) > 1 and batch in timings[name, 1]:
+            seconds = modelled(timings[name, 1], weights, gigabits)[batch]
+            title = (
+                f"Seconds to {target:g} on {MODEL_RANKS} ranks, {gigabits:g} Gbit/s, by the model"
+            )
+            by[title][name][batch] = f"{steps * seconds:.2f}"
+    return [line for title, rows in by.items() for line in ("", f"**{title}**", "", *table(rows))]
+
+
+def plot(finals: Finals, target: float, path: Path) -> None:
+    """Score against batch size for both budgets, and epochs to the target."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (epochs, steps, reach) = pyplot.subplots(1, 3, figsize=(16, 5), layout="constrained")
+    for number, name in enumerate(dict.fromkeys(name for _, name, _ in finals)):
+        style = {"marker": "osD^vP*X"[number % 8], "color": f"C{number % 10}", "label": name}
+        for budget, axes in (("epochs", epochs), ("steps", steps)):
+            found = {b: r for (kind, n, b), r in finals.items() if (kind, n) == (budget, name)}
+            batches = sorted(found)
+            axes.plot(batches, [mean(x["score"][-1] for x in found[b]) for b in batches], **style)
+            if budget == "epochs":
+                needed = {b: to_target(found[b], target) for b in batches}
+                known = [b for b in batches if needed[b] is not None]
+                reach.plot(known, [needed[b] for b in known], **style)
+    for axes, title in (
+        (epochs, "test score, same epochs"), (steps, "test score, same steps"),
+        (reach, f"epochs to {target:g}"),
+    ):  # fmt: skip
+        axes.set(xscale="log", xlabel="batch size", title=title)
+        axes.grid(alpha=0.3)
+    epochs.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Read the flags and write both files."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--target", type=float, default=0.9, help="score whose cost is compared")
+    parser.add_argument("--gigabits", type=float, default=10.0, help="of a link, for the model")
+    given = parser.parse_args()
+    finals, timings = read(given.results)
+    lines = [f"# {given.results.stem}", *tables(finals, timings, given.target, given.gigabits)]
+    given.results.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    try:
+        plot(finals, given.target, given.results.with_suffix(".png"))
+    except ImportError:
+        print("\nno plot: pip install matplotlib")
+
+
+if __name__ == "__main__":
+    main()
