@@ -32,6 +32,7 @@ UPDATES = ("auto", "rank0", "sharded")
 BLAS = ("auto", "numpy", "onednn", "mkl")
 METRICS = ("loss", "accuracy", "balanced-accuracy", "f1", "auc", "rmse", "mae", "r2")
 CLASS_WEIGHTS = ("balanced",)
+FORMATS = ("onnx", "torch", "safetensors", "npz")
 PROGRESS = ("auto", "bar", "lines", "off")
 NO_PATHS = ("digits", "arrays")  # bundled; in memory, of a trainer
 MOST_SLICES = 2**20
@@ -323,6 +324,19 @@ class ReportConfig(_Options):
     every: int = option(
         5, "output", "With --watch: seconds between two pages", least=1, most=86_400
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig(_Options):
+    """The options of ``python -m distnn.export``."""
+
+    run_dir: str = option("", "run", "The run's directory", positional=True)
+    checkpoint: str = option("latest", "run", "latest, best (least test loss), or a path")
+    format: str = option("onnx", "output", "What is written", choices=FORMATS)
+    output: str | None = option(
+        None, "output", "File to write; by default model.onnx, .pt, ... in the run's directory"
+    )
+    force: bool = option(False, "output", "Replace the file if it is there")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from distnn.config.command_line import (
     parse_bench,
     parse_doctor,
     parse_evaluate,
+    parse_export,
     parse_predict,
     parse_train,
 )
@@ -226,6 +227,7 @@ COMMANDS = [
     (parse_train, TrainConfig),
     (parse_evaluate, module.EvaluateConfig),
     (parse_predict, module.PredictConfig),
+    (parse_export, module.ExportConfig),
     (parse_bench, module.BenchConfig),
     (parse_doctor, module.DoctorConfig),
 ]
