@@ -48,7 +48,7 @@ class Graph:
         """A value as an output (rows, columns), or (rows,) where columns is None."""
         name = self._free(name)
         self._nodes.append(helper.make_node("Identity", [value], [name]))
-        shape = ["rows"] if columns is None else ["rows", columns]
+        shape: list[str | int | None] = ["rows"] if columns is None else ["rows", columns]
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def constant(self, name: str, array: NDArray[Any]) -> str:

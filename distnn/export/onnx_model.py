@@ -9,7 +9,8 @@ from distnn.errors import InputError
 from distnn.export.columns import features
 from distnn.export.facts import Facts
 from distnn.export.graph import BFLOAT16, DOUBLE, FLOAT, INT64, STRING, Graph
-from distnn.nn.activations import _GELU_CUBIC, _GELU_LINEAR, LEAK
+from distnn.nn.activations import GELU_CUBIC, GELU_LINEAR, LEAK
+from distnn.nn.products import BFLOAT16 as ROUNDED
 
 MOST_BYTES = (1 << 31) - (1 << 20)  # of weights: a message of protobuf holds 2 GiB
 
@@ -50,13 +51,10 @@ def _passed(graph: Graph, facts: Facts, A: str) -> str:
     """The network's outputs (rows, n_L)."""
     network = facts.network
     for l, (weight, bias) in enumerate(facts.layers()):
-        factors = (
-            A,
-            graph.constant(f"layers.{l}.weight", weight),
-            graph.constant(f"layers.{l}.bias", bias),
-        )
-        if network.precision == "bfloat16":
-            factors = tuple(_rounded(graph, factor) for factor in factors)
+        constants = {f"layers.{l}.weight": weight, f"layers.{l}.bias": bias}
+        factors = [A, *(graph.constant(name, array) for name, array in constants.items())]
+        if network.precision == ROUNDED:
+            factors = [_rounded(graph, factor) for factor in factors]
         Z = graph.node("Gemm", *factors, transB=1)
         last = l + 2 == len(network.layers)
         A = _activated(graph, network.output if last else network.activation, Z)
@@ -68,7 +66,7 @@ def _rounded(graph: Graph, X: str) -> str:
 
 
 def _activated(graph: Graph, activation: str, Z: str) -> str:
-    """h(Z), as `distnn.nn.activations` writes it: onnxruntime has Elu and Softplus in float only."""
+    """h(Z), as `distnn.nn.activations` writes it: onnxruntime has no Elu and Softplus in double."""
     g = graph
     match activation:
         case "identity":
@@ -87,8 +85,8 @@ def _activated(graph: Graph, activation: str, Z: str) -> str:
             log = g.node("Log", g.node("Add", small, g.number("one", 1)))
             return g.node("Add", g.node("Relu", Z), log)
         case "gelu":
-            cubic = g.node("Mul", g.node("Mul", Z, Z), g.number("gelu.cubic", _GELU_CUBIC))
-            sum_ = g.node("Add", cubic, g.number("gelu.linear", _GELU_LINEAR))
+            cubic = g.node("Mul", g.node("Mul", Z, Z), g.number("gelu.cubic", GELU_CUBIC))
+            sum_ = g.node("Add", cubic, g.number("gelu.linear", GELU_LINEAR))
             return g.node("Mul", Z, g.node("Sigmoid", g.node("Mul", sum_, Z)))
     raise NotImplementedError(activation)
 

@@ -138,9 +138,7 @@ def test_a_file_that_is_there_is_replaced_only_by_force(houses: Path) -> None:
 
 def test_what_cannot_be_written(houses: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"no/m\.npz: cannot be written: No such file"):
-        on_one_rank(
-            export, houses / "r", "--format", "npz", "--output", houses / "no" / "m.npz"
-        )
+        on_one_rank(export, houses / "r", "--format", "npz", "--output", houses / "no" / "m.npz")
     monkeypatch.setattr(files, "find_spec", lambda name: None)
     for kind, remedy in (("onnx", r"pip install 'distnn\[onnx\]'"), ("torch", "safetensors")):
         with pytest.raises(InputError, match=f"--format {kind}: the package {kind} .*{remedy}"):

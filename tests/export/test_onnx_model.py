@@ -117,7 +117,9 @@ def test_two_targets_in_their_own_units_and_numbers_with_gaps(
         "--precision", precision, "--target-transform", "log",
     )  # fmt: skip
     found = run({"X": X.astype(model.network.dtype)})["prediction"]
-    np.testing.assert_allclose(found, model.predict(X), rtol=1e-5 if precision != "bfloat16" else 1e-3)
+    np.testing.assert_allclose(
+        found, model.predict(X), rtol=1e-5 if precision != "bfloat16" else 1e-3
+    )
     assert found.dtype == np.float64
 
 
@@ -143,9 +145,7 @@ def test_every_activation(tmp_path: Path, activation: str, precision: str) -> No
 
 def test_a_single_sigmoid_output_gives_two_probabilities(tmp_path: Path) -> None:
     x = arrays(tmp_path / "a.npz", 2)
-    run, model, _ = trained(
-        tmp_path / "r", "--data", tmp_path / "a.npz", "--output", "sigmoid"
-    )
+    run, model, _ = trained(tmp_path / "r", "--data", tmp_path / "a.npz", "--output", "sigmoid")
     found = run({"X": x})
     np.testing.assert_allclose(found["probabilities"], model.predict_proba(x), atol=1e-6)
     assert np.array_equal(found["label"], model.predict(x))
