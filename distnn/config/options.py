@@ -333,9 +333,7 @@ class ExportConfig(_Options):
     run_dir: str = option("", "run", "The run's directory", positional=True)
     checkpoint: str = option("latest", "run", "latest, best (least test loss), or a path")
     format: str = option("onnx", "output", "What is written", choices=FORMATS)
-    output: str | None = option(
-        None, "output", "File to write; by default model.onnx, .pt, ... in the run's directory"
-    )
+    output: str | None = option(None, "output", "File; by default model.onnx, ... in RUN_DIR")
     force: bool = option(False, "output", "Replace the file if it is there")
 
 

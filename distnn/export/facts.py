@@ -101,6 +101,7 @@ class Facts:
             "features": list(self.features),
         }
         if self.preparation is not None:
+            found["columns"] = [column.name for column in self.preparation.columns]
             found["preparation"] = self.preparation.to_json()
         if self.is_classification:
             found["classes"] = self.labels.tolist()

@@ -68,7 +68,7 @@ def _npz(facts: Facts) -> Callable[[Path], None]:
 
     def save(aside: Path) -> None:
         with aside.open("wb") as file:  # a name without .npz would get it
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
     return save
 
