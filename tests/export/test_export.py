@@ -1,8 +1,6 @@
 """The command, and the formats that hold arrays: what is in the file computes what distnn does."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from distnn.export.__main__ import export
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.train import train
+from launch import mpirun
 
 SHORT = ("--hidden", "6", "5", "--slices", "1", "--batch-size", "16", "--progress", "off",
          "--epochs", "3", "--activation", "elu")  # fmt: skip
@@ -147,10 +146,10 @@ def test_what_cannot_be_written(houses: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_ranks_write_one_file_and_say_so_once(digits: Path) -> None:
-    command = [sys.executable, "-m", "distnn.export", str(digits / "r"), "--format", "npz"]
     output = digits / "by-ranks.npz"
-    done = subprocess.run(
-        [Path(sys.executable).parent / "mpirun", "-n", "2", *command, "--output", str(output)],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    assert done.stdout == f"written to {output}\n"
+    given = (digits / "r", "--format", "npz", "--output", output)
+    done = mpirun(2, *given, module="distnn.export")
+    assert (done.code, done.stdout) == (0, f"written to {output}\n")
+    again = mpirun(2, *given, module="distnn.export")
+    assert again.code == 2
+    assert again.stderr.count("is there already") == 1
