@@ -145,6 +145,20 @@ def test_what_cannot_be_written(houses: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not (houses / "m").exists()
 
 
+def test_rows_that_a_program_prepares_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, digits: Path
+) -> None:
+    X, T = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
+    trainer = distnn.Trainer(
+        distnn.Network([4, 3]), slices=1, run_dir=str(tmp_path / "r"), comm=MPI.COMM_SELF
+    )
+    trainer.fit(X, T, epochs=1)
+    for run, told in ((digits / "r", 0), (tmp_path / "r", 1)):
+        caplog.clear()
+        on_one_rank(export, run, "--format", "npz", "--output", tmp_path / f"{told}.npz")
+        assert caplog.text.count("a program trained it on rows as it gave them") == told
+
+
 def test_ranks_write_one_file_and_say_so_once(digits: Path) -> None:
     output = digits / "by-ranks.npz"
     given = (digits / "r", "--format", "npz", "--output", output)
