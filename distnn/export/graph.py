@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-# What ONNX 1.12 of 2022 has; every onnxruntime since 1.12 opens it.
+# What ONNX 1.12 of 2022 has: onnxruntime opens it from 1.12 on, by its own table of versions.
 OPSET, OPSET_ML, IR_VERSION = 17, 3, 8
 ML = "ai.onnx.ml"  # the domain of LabelEncoder
 
