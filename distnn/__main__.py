@@ -5,6 +5,7 @@ COMMANDS = {
     "evaluate": "measure a trained run on a data set",
     "predict": "apply a trained run to new rows",
     "report": "write a page about runs",
+    "export": "write a trained network for other programs",
     "bench": "measure a step on this machine",
     "doctor": "why is it slow, why does it not start",
 }

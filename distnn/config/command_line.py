@@ -11,6 +11,7 @@ from distnn.config.commands import (
     BenchConfig,
     DoctorConfig,
     EvaluateConfig,
+    ExportConfig,
     PredictConfig,
     ReportConfig,
 )
@@ -66,6 +67,12 @@ def parse_report(argv: Sequence[str]) -> ReportConfig:
     """The options of ``RUN [RUN ...] --output FILE.html``; raises as `parse_train`."""
     summary = "Write one page about a run, or about several side by side."
     return ReportConfig(**parse_flags(options_of(ReportConfig), argv, "report", summary))
+
+
+def parse_export(argv: Sequence[str]) -> ExportConfig:
+    """The options of ``RUN_DIR [--format ...]``; raises as `parse_train`."""
+    summary = "Write a trained network for onnxruntime, PyTorch or a program of one's own."
+    return ExportConfig(**parse_flags(options_of(ExportConfig), argv, "export", summary))
 
 
 def parse_doctor(argv: Sequence[str]) -> DoctorConfig:

@@ -14,6 +14,7 @@ from distnn.config.options import (
 )
 
 BEST = "latest, best (by --metric; without validation by training loss), or a path"
+FORMATS = ("onnx", "torch", "safetensors", "npz")
 NETWORK = r"\d{1,9}(-\d{1,9})+:0*[1-9]\d{0,8}(:[a-z-]+)?"
 
 
@@ -94,3 +95,14 @@ class BenchConfig(Options):
     blas: str = option("auto", "parallel", "Matrix products, as in training", choices=BLAS)
     seconds: float = option(2.0, "run", "About how long each network runs", above=0)
     json: str | None = option(None, "output", "File to write all figures to")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig(Options):
+    """The options of ``python -m distnn.export``."""
+
+    run_dir: str = option("", "run", "The run's directory", positional=True)
+    checkpoint: str = option("latest", "run", BEST)
+    format: str = option("onnx", "output", "What is written", choices=FORMATS)
+    output: str | None = option(None, "output", "File; by default model.onnx, ... in RUN_DIR")
+    force: bool = option(False, "output", "Replace the file if it is there")

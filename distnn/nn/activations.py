@@ -163,15 +163,15 @@ def times_identity_derivative(D: Array, A: Array, Z: Array, space: Space) -> Non
 # numpy has none. This is the tanh form of the same paper (Hendrycks and Gimpel 2016, section 2),
 # 0.5 Z (1 + tanh(u)), written with 0.5 (1 + tanh(u)) = sigmoid(2u). It differs from the exact
 # form by less than 0.0005.
-_GELU_LINEAR = 2 * sqrt(2 / pi)  # 2u = _GELU_LINEAR * Z + _GELU_CUBIC * Z**3
-_GELU_CUBIC = _GELU_LINEAR * 0.044715
+GELU_LINEAR = 2 * sqrt(2 / pi)  # 2u = GELU_LINEAR * Z + GELU_CUBIC * Z**3
+GELU_CUBIC = GELU_LINEAR * 0.044715
 
 
 def _gelu_gate(Z: Array, S: Array) -> None:
     """S = sigmoid(2u)."""
     np.multiply(Z, Z, S)
-    np.multiply(S, _GELU_CUBIC, S)
-    np.add(S, _GELU_LINEAR, S)
+    np.multiply(S, GELU_CUBIC, S)
+    np.add(S, GELU_LINEAR, S)
     np.multiply(S, Z, S)
     np.negative(S, S)
     np.exp(S, S)
@@ -191,8 +191,8 @@ def times_gelu_derivative(D: Array, A: Array, Z: Array, space: Space) -> None:
     scratch = space.scratch
     _gelu_gate(Z, scratch)  # scratch = S
     np.multiply(Z, Z, Z)
-    np.multiply(Z, 3 * _GELU_CUBIC, Z)
-    np.add(Z, _GELU_LINEAR, Z)  # d(2u)/dZ
+    np.multiply(Z, 3 * GELU_CUBIC, Z)
+    np.add(Z, GELU_LINEAR, Z)  # d(2u)/dZ
     np.multiply(Z, A, Z)
     np.multiply(Z, D, Z)  # D A d(2u)/dZ
     np.multiply(D, scratch, D)  # D S

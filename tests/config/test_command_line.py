@@ -19,6 +19,7 @@ from distnn.config.command_line import (
     parse_bench,
     parse_doctor,
     parse_evaluate,
+    parse_export,
     parse_predict,
     parse_train,
 )
@@ -229,6 +230,7 @@ COMMANDS = [
     (parse_predict, commands.PredictConfig),
     (parse_bench, commands.BenchConfig),
     (parse_doctor, commands.DoctorConfig),
+    (parse_export, commands.ExportConfig),
 ]
 
 

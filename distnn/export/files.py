@@ -1,0 +1,76 @@
+"""A trained network written to a file, by format. What a format needs is imported with it."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from distnn.errors import InputError
+from distnn.export.facts import Facts
+from distnn.run.files import reason, write_output
+
+ENDINGS = {"onnx": "onnx", "torch": "pt", "safetensors": "safetensors", "npz": "npz"}
+NEEDS = {
+    "onnx": "pip install 'distnn[onnx]'",
+    "torch": "pip install torch, or give --format safetensors, which PyTorch reads, too",
+}
+
+
+def write(facts: Facts, kind: str, path: str) -> str:
+    """Write a file of one of the `ENDINGS`; what is to be printed of it, or "".
+
+    Raises:
+        InputError: a package is missing; no space, no permission: what was in the file before is
+            untouched.
+    """
+    if kind in NEEDS and find_spec(kind) is None:
+        raise InputError(f"the package {kind} is missing", f"--format {kind}", NEEDS[kind])
+    try:
+        write_output(Path(path), _WRITERS[kind](facts))
+    except OSError as error:
+        remedy = "give another --output"
+        raise InputError(f"cannot be written: {reason(error)}", path, remedy) from None
+    if kind != "torch":
+        return ""
+    from distnn.export.torch_code import torch_code
+
+    return torch_code(facts, path)
+
+
+def _onnx(facts: Facts) -> Callable[[Path], None]:
+    from distnn.export.onnx_model import onnx_model
+
+    content = onnx_model(facts).SerializeToString(deterministic=True)
+    return lambda aside: _all_of(aside, content)
+
+
+def _all_of(aside: Path, content: bytes) -> None:
+    aside.write_bytes(content)
+
+
+def _torch(facts: Facts) -> Callable[[Path], None]:
+    import torch
+
+    state = {name: torch.from_numpy(array) for name, array in facts.arrays().items()}
+    return lambda aside: torch.save(state, aside)
+
+
+def _safetensors(facts: Facts) -> Callable[[Path], None]:
+    from safetensors.numpy import save
+
+    content = save(facts.arrays(), facts.texts())
+    return lambda aside: _all_of(aside, content)
+
+
+def _npz(facts: Facts) -> Callable[[Path], None]:
+    arrays = {**facts.arrays(), **{k: np.array(text) for k, text in facts.texts().items()}}
+
+    def save(aside: Path) -> None:
+        with aside.open("wb") as file:  # a name without .npz would get it
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    return save
+
+
+_WRITERS = {"onnx": _onnx, "torch": _torch, "safetensors": _safetensors, "npz": _npz}
