@@ -9,7 +9,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import datasets
-import numpy as np
 import pytest
 
 import launch
@@ -48,10 +47,7 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / ".venv" / "installed-mpich").write_text(
         stamp
     )  # launch/local has nothing to install
-    datasets.classes(tmp_path / "mine.npz")
-    rows = np.random.default_rng(0).normal(size=(100, 3))
-    header = "rooms,area,price"
-    np.savetxt(tmp_path / "houses.csv", rows, delimiter=",", header=header, comments="")
+    datasets.penguins(tmp_path / "penguins.csv")
     return tmp_path
 
 
@@ -62,7 +58,8 @@ def test_commands_work_as_pasted(checkout: Path) -> None:
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert shown.returncode == 0, shown.stdout + shown.stderr
-    assert (checkout / "prices.csv").exists()
+    for name in ("species.csv", "birds.html", "runs/birds/model.onnx"):
+        assert (checkout / name).exists(), shown.stdout + shown.stderr
 
 
 @pytest.mark.parametrize("block", [block for block in SHELL if need(block) is not None])

@@ -279,13 +279,13 @@ def test_scikit_learns_data_as_a_table_with_named_classes(tmp_path: Path, name: 
             out.writerow([*bunch.feature_names, "kind"])
             out.writerows([*bunch.data[row].tolist(), labels[row]] for row in rows)
     call(train, "--data", tmp_path / "train.csv", "--test-data", tmp_path / "test.csv",
-         "--run-dir", tmp_path / "r", "--epochs", 20, "--learning-rate", 0.01, *SHORT)  # fmt: skip
+         "--run-dir", tmp_path / "r", "--epochs", 8, "--learning-rate", 0.01, *SHORT)  # fmt: skip
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     X = (bunch.data - bunch.data[draw[:cut]].mean(axis=0)) / bunch.data[draw[:cut]].std(axis=0)
     y = np.searchsorted(sorted(set(labels)), labels)
     trainer = Trainer(Network([X.shape[1], 8, y.max() + 1]), Adam(0.01), batch_size=20, slices=4)
     sets = [(X[rows], y[rows]) for rows in (draw[:cut], draw[cut:])]
-    expected = trainer.fit(*sets[0], 20, test=sets[1])[-1]
+    expected = trainer.fit(*sets[0], 8, test=sets[1])[-1]
     assert summary["test_accuracy"] == expected["test_accuracy"]
     assert summary["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-3)
     model = distnn.load(str(tmp_path / "r"), "latest")

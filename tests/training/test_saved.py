@@ -336,10 +336,11 @@ def test_forged_metadata_are_refused_or_harmless(
     run = tmp_path / "r"
     shutil.copytree(sound, run)
     name = newest(run).name.removesuffix(checkpoint.SUFFIX)
-    for place in places(found.meta)[1:]:
+    for number, place in enumerate(places(found.meta)[1:]):
         if place[0] == "position" and len(place) == 2:
             assert place[1] in ("epoch", "step", "steps", "loss", "signal", "noise")
-        for value in (*VALUES, "missing"):
+        # each value at every other place: all of them at all places take a minute
+        for value in (*VALUES[number % 2 :: 2], "missing"):
             meta = copy.deepcopy(found.meta)
             inner = meta
             for key in place[:-1]:

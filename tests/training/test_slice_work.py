@@ -23,7 +23,7 @@ def definition(g: list[np.ndarray], a: int, b: int) -> np.ndarray:
     return definition(g, a, a + m) + definition(g, a + m, b)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     slices=st.integers(1, 20), data=st.data(), items=st.lists(st.integers(1, 60), min_size=1),
     precision=st.sampled_from(["float32", "float64"]), dropout=st.sampled_from([0.0, 0.4]),
