@@ -1,6 +1,7 @@
 """Rounding to bfloat16, against exact arithmetic on the two neighbours of a number."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def nearest(number: np.float32) -> np.float32:
     below = bits & 0xFFFF0000  # towards 0
     above = below + 0x10000
     far, near = (np.uint32(one).view(np.float32) for one in (above, below))
-    limit = np.copysign(2.0**128, number)  # what would follow the largest number
+    limit = math.copysign(2.0**128, number)  # what would follow the largest number
     above_by = abs((float(far) if np.isfinite(far) else limit) - float(number))
     below_by = abs(float(number) - float(near))
     if above_by == below_by:
