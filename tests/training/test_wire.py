@@ -1,11 +1,12 @@
 """Gradients rounded to bfloat16: the definition, restated for one process, and what is refused."""
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 
-from distnn import SGD, Adam, DivergenceError, Network, Trainer
+from distnn import SGD, Adam, DivergenceError, GradientTrainer, Network, Trainer
 from distnn.config.options import TrainConfig
 from distnn.data.order import epoch_order
 from distnn.errors import InputError
@@ -73,6 +74,25 @@ def gradient(net: Network, X: np.ndarray, T: np.ndarray, batch: np.ndarray, k: i
     return found
 
 
+@pytest.mark.mpi
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_gradient_of_the_callers_is_rounded_too(shared: bool) -> None:
+    rows = np.random.default_rng(1).standard_normal((ITEMS, 5)).astype("f4")
+
+    def own(theta: np.ndarray, numbers: np.ndarray) -> tuple[float, np.ndarray]:
+        return 1.0, rows[numbers].sum(axis=0)
+
+    trainer = GradientTrainer(
+        np.zeros(5, "f4"), own, ITEMS, SGD(1.0), comm=Communicator(shared=shared),
+        wire="bfloat16", batch_size=ITEMS, slices=SLICES,
+    )  # fmt: skip
+    trainer.fit(1)
+    order, edges = epoch_order(ITEMS, 0, 0), [k * ITEMS // SLICES for k in range(SLICES + 1)]
+    parts = [rows[order[lo:hi]].sum(axis=0) for lo, hi in itertools.pairwise(edges)]
+    expected = total([part * np.float32(1 / ITEMS) for part in parts], 0, SLICES)
+    assert np.array_equal(trainer.theta, -expected)
+
+
 def test_what_is_not_finite_is_seen() -> None:
     X = np.full((16, 3), 1e30, np.float32)
     trainer = Trainer(Network([3, 4, 2]), SGD(1e30), wire="bfloat16", batch_size=4)
@@ -89,6 +109,9 @@ def test_where_sums_cannot_be_rounded_it_is_refused(
     with pytest.raises(InputError, match="rounds each sum"):
         Trainer(Network([3, 2], dtype=precision), Adam(), wire="bfloat16", **options)
     config = TrainConfig(wire="bfloat16", precision=precision, **options)
+    theta = np.zeros(2, precision)
+    with pytest.raises(InputError, match="rounds each sum"):
+        GradientTrainer(theta, lambda _, __: (0, theta), 5, wire="bfloat16", **options)
     with pytest.raises(InputError, match="rounds each sum"):
         resolve(config, Shape("classification", 3, 2, 2, 8, 0))
 
