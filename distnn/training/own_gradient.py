@@ -43,7 +43,7 @@ Gradient = Callable[[Array, NDArray[np.intp]], tuple[float, ArrayLike]]
 
 FAILURES = ("raise", "abort")
 KEYWORDS = (
-    "batch_size", "slices", "seed", "shuffle", "reduce", "update", "clip_norm", "schedule",
+    "batch_size", "slices", "seed", "shuffle", "reduce", "wire", "update", "clip_norm", "schedule",
     "warmup", "warmup_epochs", "scale_learning_rate", "base_batch", "run_dir", "resume",
     "checkpoint_every", "keep", "progress", "stall_timeout",
 )  # fmt: skip

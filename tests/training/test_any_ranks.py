@@ -176,6 +176,8 @@ def test_one_hash_whatever_the_ranks(combination: Combination) -> None:
     [
         *((name, "float32") for name in sorted(OPTIMIZERS)),
         ("sgd", "bfloat16"),
+        ("muon", "bfloat16"),
+        ("lamb", "bfloat16"),
         ("adam", "bfloat16"),
     ],
 )

@@ -65,7 +65,7 @@ class Cluster:
     def __init__(
         self, own: Ownership, make: MakeRoles, gradients: np.ndarray, wire: str, *, keep: bool
     ):
-        layout = Layout(GRIDS, gradients.dtype, own.slices, ("v",), wire)
+        layout = Layout(GRIDS, gradients.dtype, own.slices, ("v",), wire=wire)
         self.nodes = range(len(own.node_ranks))
         self.buckets = plan_buckets(GRIDS, gradients.itemsize)
         self.weights = [np.ones(layout.size, gradients.dtype) for _ in self.nodes]
