@@ -32,6 +32,7 @@ PRECISIONS = ("float32", "float64", "bfloat16")
 TASKS = ("classification", "regression")
 DELIMITERS = ("comma", "semicolon", "tab", "bar", "space")
 REDUCTIONS = ("ordered", "mpi")
+WIRES = ("float32", "bfloat16")
 UPDATES = ("auto", "rank0", "sharded")
 BLAS = ("auto", "numpy", "onednn", "mkl")
 METRICS = ("loss", "accuracy", "balanced-accuracy", "f1", "auc", "rmse", "mae", "r2")
@@ -209,6 +210,10 @@ class TrainConfig(Options):
     reduce: str = option(
         "ordered", "parallel", "Sum of gradients: same bits on any number of ranks, or MPI's own",
         choices=REDUCTIONS, trainer=True,
+    )  # fmt: skip
+    wire: str = option(
+        "float32", "parallel", "Gradients as they travel and are added up: as computed, or rounded "
+        "to bfloat16, which halves the bytes between machines", choices=WIRES, trainer=True,
     )  # fmt: skip
     update: str = option(
         "auto", "parallel", "Who updates the weights; auto: rank 0 where few ranks share one "

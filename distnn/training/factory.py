@@ -19,8 +19,10 @@ def resolve(config: TrainConfig, shape: Shape) -> TrainConfig:
     """The configuration with everything chosen that was left to the task or the optimizer.
 
     Raises:
-        InputError: --momentum for an optimizer that has none; a --blas that is not installed.
+        InputError: --momentum for an optimizer that has none; a --blas that is not installed;
+            a --wire that does not fit.
     """
+    check_wire(config.wire, config.reduce, config.precision)
     output, loss = _output_and_loss(config, shape)
     chosen = build_optimizer(config).config()
     return dataclasses.replace(
@@ -78,7 +80,11 @@ def build_network(config: TrainConfig, shape: Shape) -> Network:
 
 
 def with_network(config: TrainConfig, network: Network, optimizer: Optimizer) -> TrainConfig:
-    """The options with those that a network and an optimizer hold."""
+    """The options with those that a network and an optimizer hold.
+
+    Raises:
+        InputError: a wire that does not fit, see `check_wire`.
+    """
     made, rule = network.config(), optimizer.config()
     values = {
         "hidden": list(network.layers[1:-1]),
@@ -87,5 +93,15 @@ def with_network(config: TrainConfig, network: Network, optimizer: Optimizer) ->
         "optimizer": optimizer.name,
         **{key: rule.get(key) for key in ("learning_rate", "weight_decay", "momentum")},
     }
+    check_wire(config.wire, config.reduce, made["dtype"])
     given = frozenset(config.to_dict()) - {"data", "epochs"}  # a resumed run must have the same
     return dataclasses.replace(config, **values, given=given)
+
+
+def check_wire(wire: str, reduce: str, precision: str) -> None:
+    """InputError if gradients cannot be rounded where these options have them added up."""
+    what = f"wire {wire} rounds each sum of gradients"
+    if wire != "float32" and reduce != "ordered":
+        raise InputError(f"{what}, and MPI makes its own", "wire", "use --reduce ordered")
+    if wire != "float32" and precision == "float64":
+        raise InputError(f"{what}, and float64 is not rounded", "wire", "use float32")

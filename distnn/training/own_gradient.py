@@ -23,10 +23,12 @@ from distnn.parallel.comm.communicator import Communicator, communicator_of, mpi
 from distnn.parallel.comm.shared_memory import needed_bytes
 from distnn.parallel.reduction.exchange import Exchange
 from distnn.parallel.reduction.partition import slice_rows
+from distnn.parallel.reduction.wire import Wire
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
 from distnn.training.consistency import agreed
 from distnn.training.dataset import Dataset, order_spec
+from distnn.training.factory import check_wire
 from distnn.training.loop import Loop, Record
 from distnn.training.session import Session
 from distnn.training.slices import check_slices, chosen_slices
@@ -41,7 +43,7 @@ Gradient = Callable[[Array, NDArray[np.intp]], tuple[float, ArrayLike]]
 
 FAILURES = ("raise", "abort")
 KEYWORDS = (
-    "batch_size", "slices", "seed", "shuffle", "reduce", "update", "clip_norm", "schedule",
+    "batch_size", "slices", "seed", "shuffle", "reduce", "wire", "update", "clip_norm", "schedule",
     "warmup", "warmup_epochs", "scale_learning_rate", "base_batch", "run_dir", "resume",
     "checkpoint_every", "keep", "progress", "stall_timeout",
 )  # fmt: skip
@@ -103,6 +105,7 @@ class GradientTrainer:
         for name in options.keys() - set(KEYWORDS):
             raise InputError("unknown argument", name, nearest(name, KEYWORDS))
         config = TrainConfig.from_keywords(**options)
+        check_wire(config.wire, config.reduce, self.theta.dtype.name)
         slices = chosen_slices(config.slices, config.batch_size, self.comm.size)
         check_slices(slices, self.comm.size)
         self.config = dataclasses.replace(config, data="arrays", slices=slices)
@@ -274,8 +277,11 @@ class _Stack(NamedTuple):
 class _Call:
     """The caller's function on one slice, in place of a forward and a backward pass."""
 
-    def __init__(self, gradient: Gradient, exchange: Exchange, out: Array, sums: Any) -> None:
+    def __init__(
+        self, gradient: Gradient, exchange: Exchange, wire: Wire, out: Array, sums: Any
+    ) -> None:
         self._function, self._exchange, self._out, self._sums = gradient, exchange, out, sums
+        self._wire = wire
         self._theta = exchange.weights.view()
         self._theta.flags.writeable = False
         self._blocks: list[Any] = []
@@ -300,8 +306,9 @@ class _Call:
         """The gradient of the mean into its vector, and the sums that follow from it."""
         np.multiply(self._gradient, scale, out=self._out, casting="same_kind")
         self._gradient = self._out
+        self._wire.round(self._out)
         for left, right in self._sums:
-            np.add(left, right, out=left)
+            self._wire.add(left, right, left)
         if after_gradient is not None:
             row_ends, _ = self._exchange.layout.grids[0]
             for block in range(len(row_ends)):
@@ -313,6 +320,7 @@ class OwnWork:
 
     def __init__(self, gradient: Gradient, exchange: Exchange, items: int) -> None:
         self._gradient, self._exchange = gradient, exchange
+        self._wire = exchange.layout.make_wire()
         self._work: dict[int, list[tuple[list[_Stack], _Call, bool]]] = {}
 
     def of(self, items: int) -> list[tuple[list[_Stack], _Call, bool]]:
@@ -325,7 +333,7 @@ class OwnWork:
         exchange = self._exchange
         vectors = exchange.vectors
         sums = [(vectors[left], vectors[right]) for left, right in task.additions]
-        call = _Call(self._gradient, exchange, vectors[task.vector], sums)
+        call = _Call(self._gradient, exchange, self._wire, vectors[task.vector], sums)
         lo, hi = slice_rows(task.slice, exchange.layout.slices, items)
         numbers = np.empty(hi - lo, np.intp)
         stack = _Stack(

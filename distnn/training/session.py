@@ -41,8 +41,8 @@ class Session:
 
     Args:
         network: or whatever has one flat vector of weights, see `own_gradient.FlatVector`.
-        config: batch_size, slices (resolved), seed, shuffle, schedule, warmup, reduce, update and
-            clip_norm are used.
+        config: batch_size, slices (resolved), seed, shuffle, schedule, warmup, reduce, wire,
+            update and clip_norm are used.
         make_work: what computes the gradients of this rank's slices, of the network, the exchange,
             the most items of a batch, and what watches them, or None.
 
@@ -64,7 +64,9 @@ class Session:
         self.slices = config.slices
         self.position = Position()
         self._rate = optimizer.learning_rate
-        self._is_plain = optimizer.is_plain and config.clip_norm is None
+        # rounded gradients are those of the mean, whatever the learning rate
+        is_rounded = config.wire != "float32"
+        self._is_plain = optimizer.is_plain and config.clip_norm is None and not is_rounded
         self._rate_factor = batch_factor(
             config.scale_learning_rate, config.batch_size, config.base_batch
         )

@@ -20,6 +20,7 @@ from distnn.nn.stacks import of_stacks
 from distnn.parallel.reduction import tree
 from distnn.parallel.reduction.exchange import Exchange
 from distnn.parallel.reduction.partition import slice_rows
+from distnn.parallel.reduction.wire import Wire
 
 STACK = 8
 """Slices that go through a pass together: they need the memory of so many slices' activations."""
@@ -86,6 +87,7 @@ class SliceWork:
         self._gradients = [network.views(vector) for vector in exchange.vectors]
         self._work: dict[int, list[Work]] = {}
         self._profiler: Profiler | None = None
+        self._wire = exchange.layout.make_wire()
 
     def of(self, items: int) -> list[Work]:
         """The work on a batch of so many items, in order."""
@@ -100,12 +102,14 @@ class SliceWork:
         self._profiler = profiler
         arithmetic = products.arithmetic(self._network.precision)
         product_of_slices = arithmetic.product
-        add: Product = np.add
+        add: Product = self._wire.add
         product = of_stacks(arithmetic)
         if profiler is not None:
             product = profiler.timed(product, "product")
             product_of_slices = profiler.timed(product_of_slices, "product")
-            add = profiler.timed(np.add, "sum")
+            add = profiler.timed(add, "sum")
+        if self._exchange.layout.wire != "float32":
+            product_of_slices = _rounded(product_of_slices, self._wire)
         for run in (self._whole, *self._beside.values()):
             run.product = product
         for work in self._work.values():
@@ -165,6 +169,16 @@ class SliceWork:
         of = self._gradients
         sums = [(of[left], of[right], of[left]) for left, right in task.additions]
         return Share(factors, of[task.vector], sums)
+
+
+def _rounded(product: Product, wire: Wire) -> Product:
+    """Products that are the gradients of slices, as they are added up."""
+
+    def multiply(X: Array, Y: Array, out: Array) -> None:
+        product(X, Y, out)
+        wire.round(out)
+
+    return multiply
 
 
 def _of_slices(stack: Stack) -> "list[list[Factors]]":

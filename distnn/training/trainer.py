@@ -66,6 +66,8 @@ class Trainer:
         seed: of the order of the samples; 0.
         reduce: "ordered": the same bits on any number of ranks; "mpi": MPI's own Allreduce, whose
             result depends on it.
+        wire: "float32": gradients travel and are added up as computed; "bfloat16": rounded to it,
+            and so is each of their sums: half the bytes between machines.
         update: who updates the weights: "rank0", "sharded": each rank a part, or "auto". Same bits.
         blas: "numpy", "onednn", "mkl" or "auto": what multiplies matrices, in all that distnn does
             in this process from here on.

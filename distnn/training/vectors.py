@@ -21,7 +21,7 @@ def layout_of(network: Network, optimizer: Optimizer, config: TrainConfig) -> La
     grids = tuple(grid(shape, network.dtype.itemsize) for shape in network.shapes)
     state = (*optimizer.state, *([] if config.average is None else [AVERAGE]))
     scope, scratch = optimizer.scope, optimizer.scratch
-    return Layout(grids, network.dtype, config.slices or 1, state, scope, scratch)
+    return Layout(grids, network.dtype, config.slices or 1, state, scope, scratch, config.wire)
 
 
 def vector_bytes(

@@ -35,6 +35,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "sharded": {"update": "sharded"},
     "clipped": {"clip_norm": 1e-3},
     "adam": {"adam": True},
+    "wire": {"wire": "bfloat16"},
 }
 WARM = 3
 

@@ -30,6 +30,13 @@ CASES: dict[str, tuple[str, list[list[int]]]] = {
     "adam, odd slices, dropout": (
         "--slices 7 --dropout 0.3 --hidden 33 17 --batch-size 50", [[1] * 5, [3, 1, 2]]
     ),
+    "bfloat16, adam, clipping": (
+        "--wire bfloat16 --slices 7 --clip-norm 0.2 --batch-size 50", [[2, 2], [1, 1, 1], [3, 1, 2]]
+    ),
+    "bfloat16, columns cut": (
+        "--wire bfloat16 --slices 4 --optimizer momentum --hidden 2100 200 --batch-size 100",
+        [[1, 1], [1, 1, 1, 1]],
+    ),
     "sgd, eight hosts": ("--slices 8 --optimizer sgd --batch-size 150", [[1] * 8, [1, 1]]),
 }  # fmt: skip
 
@@ -83,12 +90,20 @@ def test_the_same_bits_on_every_layout(
         assert outcome(run_dir) == expected
 
 
-@pytest.mark.parametrize(("ranks", "update"), [([1, 1], "rank0"), ([2, 2], "sharded")])
+@pytest.mark.parametrize(
+    ("ranks", "update", "wire", "bytes_each"),
+    [
+        ([1, 1], "rank0", "float32", 4),
+        ([2, 2], "sharded", "float32", 4),
+        ([2, 2], "sharded", "bfloat16", 2),
+    ],
+)
 def test_one_gradient_goes_over_the_wire(
-    two_hosts: Cluster, tmp_path: Path, ranks: list[int], update: str
+    two_hosts: Cluster, tmp_path: Path, ranks: list[int], update: str, wire: str, bytes_each: int
 ) -> None:
     """A host sends one vector of the network's size per step, however many ranks it has."""
     args = ["--hidden", 256, 256, "--batch-size", 256, "--update", update, "--optimizer", "sgd"]
+    args += ["--wire", wire]
     weights = 65 * 256 + 257 * 256 + 257 * 10
     sent = {}
     for epochs in (1, 4):
@@ -100,8 +115,12 @@ def test_one_gradient_goes_over_the_wire(
         sent[steps] = [b - a for a, b in zip(before, after, strict=True)]
     (few, first), (many, last) = sorted(sent.items())
     per_step = [(b - a) / (many - few) for a, b in zip(first, last, strict=True)]
-    vectors = [count / (4 * weights) for count in per_step]
-    print(json.dumps({"ranks": ranks, "update": update, "vectors sent per step": vectors}))
+    vectors = [count / (bytes_each * weights) for count in per_step]
+    print(
+        json.dumps(
+            {"ranks": ranks, "update": update, "wire": wire, "vectors sent per step": vectors}
+        )
+    )
     assert all(0.99 < sent < 1.15 for sent in vectors), vectors
 
 

@@ -6,7 +6,7 @@ with and without shared memory, and once more with a change of ranks and update 
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,7 @@ class Combination:
     clip_norm: float | None = None
     seed: int = 0
     blas: str = "auto"
+    wire: str = "float32"
 
     def trainer(self, comm: Communicator, update: str) -> Trainer:
         """A trainer at the beginning."""
@@ -62,13 +63,19 @@ class Combination:
         return Trainer(
             network, OPTIMIZERS[self.optimizer](),
             batch_size=self.batch, slices=self.slices, seed=self.seed, comm=comm,
-            update=update, clip_norm=self.clip_norm, blas=self.blas,
+            update=update, clip_norm=self.clip_norm, blas=self.blas, wire=self.wire,
         )  # fmt: skip
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows and class numbers."""
         draw = np.random.default_rng(self.seed)
         return draw.standard_normal((self.items, 7)), draw.integers(0, 3, self.items)
+
+
+def with_a_wire(combination: Combination) -> st.SearchStrategy[Combination]:
+    """float64 gradients are not rounded."""
+    wires = ("float32",) if combination.precision == "float64" else ("float32", "bfloat16")
+    return st.sampled_from(wires).map(lambda wire: replace(combination, wire=wire))
 
 
 combinations = st.builds(
@@ -84,7 +91,7 @@ combinations = st.builds(
     clip_norm=st.sampled_from((None, 0.05)),
     seed=st.integers(0, 99),
     blas=st.sampled_from(BLAS),
-)
+).flatmap(with_a_wire)
 
 
 @functools.cache
@@ -147,6 +154,8 @@ def same_on_all(results: dict[str, str]) -> None:
 @example(Combination(precision="float64", hidden=(300, 200), slices=5))  # some granules
 @example(Combination(optimizer="sgd", hidden=(600, 500), items=132, batch=132, slices=4))
 @example(Combination(precision="bfloat16", blas=BLAS[-1], hidden=(600, 500), items=90, batch=80))
+@example(Combination(wire="bfloat16", optimizer="sgd", items=40, batch=30, dropout=0.3))
+@example(Combination(wire="bfloat16", hidden=(600, 500), items=70, batch=64, clip_norm=0.05))
 @given(combinations)
 def test_one_hash_whatever_the_ranks(combination: Combination) -> None:
     results = {}
@@ -162,10 +171,21 @@ def test_one_hash_whatever_the_ranks(combination: Combination) -> None:
     same_on_all(results)
 
 
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_every_optimizer_has_one_hash_with_everything_switched_on(optimizer: str) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "wire"),
+    [
+        *((name, "float32") for name in sorted(OPTIMIZERS)),
+        ("sgd", "bfloat16"),
+        ("muon", "bfloat16"),
+        ("lamb", "bfloat16"),
+        ("adam", "bfloat16"),
+    ],
+)
+def test_every_optimizer_has_one_hash_with_everything_switched_on(
+    optimizer: str, wire: str
+) -> None:
     combination = Combination(
-        optimizer=optimizer, hidden=(70, 60), clip_norm=0.05, dropout=0.2, slices=11
+        optimizer=optimizer, hidden=(70, 60), clip_norm=0.05, dropout=0.2, slices=11, wire=wire
     )
     results = {}
     for shared, update in (

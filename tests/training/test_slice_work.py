@@ -7,10 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from distnn.config.options import TrainConfig
 from distnn.nn.backprop import SlicePass
 from distnn.nn.network import Network
+from distnn.nn.optimizers import SGD
 from distnn.parallel.reduction import tree
 from distnn.training.slice_work import STACK, SliceWork
+from distnn.training.vectors import layout_of
 
 
 def definition(g: list[np.ndarray], a: int, b: int) -> np.ndarray:
@@ -42,9 +45,8 @@ def test_the_sums_of_a_rank(
     pieces = tree.pieces(lo, hi, slices)
     tasks, count = tree.slice_tasks(lo, hi, slices)
     vectors = [np.full(net.size, np.nan, precision) for _ in range(count)]
-    exchange = SimpleNamespace(
-        layout=SimpleNamespace(slices=slices), tasks=tasks, vectors=vectors
-    )  # fmt: skip
+    layout = layout_of(net, SGD(), TrainConfig(slices=slices))
+    exchange = SimpleNamespace(layout=layout, tasks=tasks, vectors=vectors)
     works = SliceWork(net, exchange, max(items))
     rng = np.random.default_rng(0)
     for step, size in enumerate(items):
@@ -77,7 +79,7 @@ def test_memory_is_that_of_some_slices(slices: int, rows: int) -> None:
     net, batch = Network([4, 5, 2]), 64
     tasks, count = tree.slice_tasks(0, slices, slices)
     vectors = [np.empty(net.size, "f4") for _ in range(count)]
-    layout = SimpleNamespace(slices=slices)
+    layout = layout_of(net, SGD(), TrainConfig(slices=slices))
     work = SliceWork(net, SimpleNamespace(layout=layout, tasks=tasks, vectors=vectors), batch)
     assert work._whole.input(rows).shape == (rows, 5)
     with pytest.raises(ValueError, match="reshape"):

@@ -32,6 +32,7 @@ from distnn.parallel.reduction.transfer import (
     Roles,
     Scratch,
     Transfer,
+    everywhere_roles,
     matrix_roles,
     rank0_roles,
     sharded_roles,
@@ -44,6 +45,7 @@ PROBES = 2  # calls of MPI in a tick: each takes in no more than a part of what 
 _ROLES: dict[str, MakeRoles] = {
     "sharded": lambda bucket, nodes: sharded_roles(bucket.region, nodes),
     "rank0": lambda bucket, nodes: rank0_roles(bucket.region, nodes),
+    "everywhere": lambda bucket, nodes: everywhere_roles(bucket.region, nodes),
 }
 
 
@@ -59,6 +61,8 @@ class BucketExchange(Exchange):
         owners = layout.owners(comm.size if sharded else 1) if by_matrix else ()
         self.ownership = replace(self.ownership, rank0_updates=not sharded, owners=owners)
         roles = self._matrix_roles if sharded and by_matrix else _ROLES[self.update]
+        if layout.wire != "float32" and not by_matrix:
+            roles = _ROLES["everywhere"]  # weights, which are not rounded, stay where they are
         gradients = SharedGradients(memory, self.ownership, layout.size, layout.dtype)
         self.tasks, self.vectors = gradients.tasks, gradients.vectors
         self.weights = memory.array((layout.size,), layout.dtype)
@@ -172,10 +176,11 @@ class BucketExchange(Exchange):
         """The buckets that this rank handles, in the order in which they are completed."""
         comm, layout = self.comm, self.layout
         scratch = Scratch(max(bucket.region.size for bucket in self._buckets), layout.dtype)
+        wire = layout.make_wire()
         return [
             Transfer(
                 bucket, roles(bucket, comm.nodes), layout, self.ownership, comm.node,
-                gradients.partial_sums, self.weights, scratch, keep=keep,
+                gradients.partial_sums, self.weights, scratch, wire, keep=keep,
             )
             for bucket in sorted(self._buckets, key=lambda one: (one.position, one.number))
             if self.ownership.handler(comm.node, bucket.number) == comm.rank

@@ -222,6 +222,7 @@ class Engine:
 
     def _sum_came(self, transfer: Transfer, node: int) -> None:
         """A part of the sum, of this node or from another."""
+        transfer.take_in_sum(node)
         self._parts[transfer.number] -= 1
         if self._parts[transfer.number]:
             return
@@ -239,7 +240,8 @@ class Engine:
             return False
         if not self._summed:
             return False
-        # a sum that waited is made apart, or its norm is known: then all backward passes are done
+        if not self._summed[0][1].is_packed and not self._is_backward_done():
+            return False
         self._update(heapq.heappop(self._summed)[1], self._factor)
         return True
 
@@ -312,10 +314,9 @@ class Engine:
         self._weights_out: dict[int, list[Outgoing]] = {}
         self._passed_on: dict[int, list[Outgoing]] = {}
         for transfer in self._transfers:
-            sums = [] if transfer.sums_out is None else [(0, transfer.sums_out)]
             for kind, known, outgoing in (
                 (0, self._pieces_out, [(n, m.bytes) for n, m in transfer.pieces_out.items()]),
-                (1, self._sums_out, sums),
+                (1, self._sums_out, transfer.sums_out),
                 (2, self._weights_out, transfer.weights_out),
                 (2, self._passed_on, transfer.passes_on),
             ):

@@ -19,6 +19,7 @@ from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory
 from distnn.parallel.reduction import tree
 from distnn.parallel.reduction.granules import Ends, Grid, granule_ends, row_granule_ends
 from distnn.parallel.reduction.ownership import Ownership, matrix_owners
+from distnn.parallel.reduction.wire import Wire, make_wire
 
 Rule = Callable[[np.ndarray, np.ndarray, Sequence[np.ndarray], Sequence[np.ndarray]], None]
 """An update rule in place, rule(weights, gradient, state, scratch), on one block of a vector or,
@@ -44,6 +45,7 @@ class Layout:
         scope: what a rule is given: a block of "element"s, or a whole "matrix", which then one
             rank updates.
         scratch: how many scratch vectors it is given.
+        wire: in which numbers gradients are added up and travel, see `wire.make_wire`.
     """
 
     grids: tuple[Grid, ...]
@@ -52,6 +54,11 @@ class Layout:
     state: tuple[str, ...] = ()
     scope: str = "element"
     scratch: int = 2
+    wire: str = "float32"
+
+    def make_wire(self) -> Wire:
+        """The additions of a thread."""
+        return make_wire(self.wire, self.dtype)
 
     @cached_property
     def size(self) -> int:

@@ -54,6 +54,7 @@ class NodeExchange(Exchange):
     ) -> None:
         super().__init__(memory, layout, update)
         self._clip_norm, ranks = clip_norm, self.comm.node_size
+        self._wire = layout.make_wire()
         self._sharded = self.update == "sharded"
         self._splits = self._sharded or splits_sum(
             layout.size, ranks, self.barrier.is_oversubscribed
@@ -117,7 +118,7 @@ class NodeExchange(Exchange):
             self.phase("sum")
             for lines in block.lines:
                 cache_lines.take(lines)
-            ordered_sum.run(block.additions)
+            ordered_sum.run(block.additions, self._wire.add)
             self.phase("update")
             self._rules[block.matrix](block.weights, block.gradient, block.state, block.scratch)
             for copy in block.copies:
@@ -130,7 +131,7 @@ class NodeExchange(Exchange):
         for block in self._blocks:
             for lines in block.lines:
                 cache_lines.take(lines)
-            ordered_sum.run(block.additions)
+            ordered_sum.run(block.additions, self._wire.add)
             sum_squares(block.squares)
         if self._splits:
             self.phase("wait")

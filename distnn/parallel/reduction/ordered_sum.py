@@ -1,6 +1,6 @@
 """The ordered sum of vectors: the tree's additions, prepared once as views and then only run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -42,7 +42,11 @@ def scratch_needed(node: tree.Node, leaves: Sequence[tree.Node]) -> int:
     return tree.additions(node, leaves)[2]
 
 
-def run(additions: Sequence[Addition]) -> None:
-    """Carry out planned additions."""
+def run(additions: Sequence[Addition], add: Callable[..., object] = np.add) -> None:
+    """Carry out planned additions.
+
+    Args:
+        add: ``add(left, right, out)``, see `wire.Wire.add`.
+    """
     for left, right, out in additions:
-        np.add(left, right, out=out)
+        add(left, right, out)

@@ -10,6 +10,7 @@ from distnn.parallel.reduction.buckets import Bucket, Region
 from distnn.parallel.reduction.exchange import Layout, Rule
 from distnn.parallel.reduction.granules import granule_rows
 from distnn.parallel.reduction.ownership import Ownership
+from distnn.parallel.reduction.wire import Wire
 
 KINDS = 3  # of messages of a bucket: pieces, sums, weights
 Work = list[tuple[Callable[..., Any], tuple[Any, ...]]]
@@ -59,6 +60,12 @@ def matrix_roles(region: Region, nodes: int, owner: int) -> Roles:
     return Roles(parts, parts, parts)
 
 
+def everywhere_roles(region: Region, nodes: int) -> Roles:
+    """Each node adds up a part, and all update everything from the sums: no weights travel."""
+    nothing = [region.empty()] * nodes
+    return Roles(sharded_roles(region, nodes).adds, [region] * nodes, nothing)
+
+
 class Scratch:
     """Numbered arrays of one dtype with room for `size` numbers, to be used again and again."""
 
@@ -95,12 +102,12 @@ class Transfer:
         node: this rank's.
         partial_sums: the node's vectors (n,), by the node of the tree each is the sum of.
         weights: (n,) of the node.
-        scratch: shared by a rank's transfers, which use it one at a time.
+        scratch, wire: shared by a rank's transfers, which use them one at a time.
         keep: whether the sum must last until the weights are updated, because of clipping.
 
     Attributes:
         pieces_out, pieces_in: messages with gradients, by the other node.
-        sums_out: what this node has added up for the first one, which updates; or None.
+        sums_out: what this node has added up for others, which update: (node, array).
         sums_in: what others have added up for this node, by node.
         weights_out: new weights for other nodes: (node, array).
         weights_in: new weights from other nodes, by node.
@@ -122,13 +129,15 @@ class Transfer:
         partial_sums: Mapping[tree.Node, np.ndarray],
         weights: np.ndarray,
         scratch: Scratch,
+        wire: Wire,
         *,
         keep: bool,
     ) -> None:
         self.number, self.position, self.roles = bucket.number, bucket.position, roles
         self.matrix = bucket.matrix
-        self.bytes = bucket.region.size * layout.dtype.itemsize
-        self._node, self._dtype, self._spare = node, layout.dtype, layout.scratch
+        self.bytes = bucket.region.size * wire.dtype.itemsize
+        self._node, self._dtype, self._wire = node, layout.dtype, wire
+        self._spare = layout.scratch
         self._others = [other for other in range(len(own.node_ranks)) if other != node]
         self._pieces = [own.node_pieces(each) for each in range(len(own.node_ranks))]
         self._make_pieces(partial_sums, scratch)
@@ -169,7 +178,13 @@ class Transfer:
 
     def add_up(self) -> None:
         """All nodes' pieces of the region that this node adds up are there."""
-        ordered_sum.run(self._additions)
+        ordered_sum.run(self._additions, self._wire.add)
+
+    def take_in_sum(self, node: int) -> None:
+        """A part of the sum that this node has added up, or that has come from another, to where it
+        is used."""
+        if node in self._sums:
+            self._wire.copy(*self._sums[node])
 
     def sum_squares(self, squares: np.ndarray) -> None:
         """The squares of the granules that this node updates, once their sum is there."""
@@ -195,7 +210,7 @@ class Transfer:
     # --- what is made once -----------------------------------------------------------------------
 
     def _make_pieces(self, partial_sums: Mapping[tree.Node, np.ndarray], scratch: Scratch) -> None:
-        adds, node, dtype = self.roles.adds, self._node, self._dtype
+        adds, node, dtype = self.roles.adds, self._node, self._wire.dtype
         count, first = len(self._pieces[node]), self.number == 0
         # the first bucket's messages carry stop requests, whatever else is in them
         self.pieces_out = {
@@ -216,22 +231,23 @@ class Transfer:
         for other, message in targets.items():
             self._packing += _packing(
                 self._pieces[node], partial_sums, adds[other], message.matrices, scratch,
-                self._spare,
+                self._spare, self._wire,
             )  # fmt: skip
 
     def _make_sums(self, whole: Region, scratch: Scratch, slices: int, keep: bool) -> None:
         """The gradient that this node updates from, and the additions that it makes."""
         adds, updates = self.roles.adds[self._node], self.roles.updates[self._node]
-        self.updates_at_once = adds == updates and not keep
+        receivers = [other for other in self._others if adds.size and self._lacks_sum(other)]
+        self.updates_at_once = adds == updates and not keep and not receivers
         self._gradient = np.empty((0, 0) if self.updates_at_once else updates.shape, self._dtype)
-        total = self._gradient
-        self.sums_out, self.sums_in = None, {}
-        if adds != updates and not updates.size:  # the first node updates
-            self.sums_out = total = np.empty(adds.shape, self._dtype)
-        elif adds != updates:
-            parts = _slices(self._gradient, whole, self.roles.adds)
-            total = parts[self._node].reshape(adds.shape)
-            self.sums_in = {node: parts[node] for node in self._others if parts[node].size}
+        total = np.empty(adds.shape, self._wire.dtype) if receivers else self._gradient
+        self.sums_out = [(other, total) for other in receivers]
+        self.sums_in: dict[int, np.ndarray] = {}
+        self._sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # messages, and where they go
+        if updates.size and self._lacks_sum(self._node):
+            total = self._place_sums(_slices(self._gradient, whole, self.roles.adds), total)
+        elif updates.size and receivers:
+            self._sums[self._node] = (total, self._gradient)
         self._additions: list[ordered_sum.Addition] = []
         if not adds.size:
             return
@@ -245,6 +261,33 @@ class Transfer:
             self._gradient = where
         else:  # not in a message, which may still be on its way
             self._additions[-1] = (*self._additions[-1][:2], total)
+
+    def _lacks_sum(self, node: int) -> bool:
+        """Whether a node updates what others add up."""
+        updates = self.roles.updates[node]
+        return updates.size > 0 and self.roles.adds[node] != updates
+
+    def _place_sums(self, parts: Sequence[np.ndarray], total: np.ndarray) -> np.ndarray:
+        """Messages for the parts of the sum; where they are packed, apart from the gradient.
+
+        Args:
+            parts: of the gradient, by the node that adds it up.
+            total: the message that this node sends, if it sends one.
+
+        Returns:
+            Where this node's sum goes.
+        """
+        own, is_packed = parts[self._node], self._wire.dtype != self._dtype
+        for node in self._others:
+            part = parts[node]
+            if part.size:
+                self.sums_in[node] = np.empty(part.size, self._wire.dtype) if is_packed else part
+                if is_packed:
+                    self._sums[node] = (self.sums_in[node], part)
+        if not self.sums_out:
+            return own.reshape(self.roles.adds[self._node].shape)
+        self._sums[self._node] = (total.reshape(-1), own)
+        return total
 
     def _make_weights(self, whole: Region, weights: np.ndarray) -> None:
         roles, node = self.roles, self._node
@@ -288,6 +331,7 @@ def _packing(
     targets: Sequence[np.ndarray],
     scratch: Scratch,
     first: int,
+    wire: Wire,
 ) -> Work:
     """What leaves the sum of each piece of a region in its target."""
     work: Work = []
@@ -302,7 +346,7 @@ def _packing(
         additions, total = ordered_sum.plan(piece, leaves, spare, keep=False)
         if additions:
             additions[-1] = (*additions[-1][:2], target)
-            work += [(np.add, addition) for addition in additions]
+            work += [(wire.add, addition) for addition in additions]
         else:
-            work.append((np.copyto, (target, total)))
+            work.append((wire.copy, (total, target)))
     return work

@@ -21,11 +21,12 @@ from distnn.parallel.reduction.transfer import (
     Roles,
     Scratch,
     Transfer,
+    everywhere_roles,
     rank0_roles,
     sharded_roles,
 )
 
-ROLES = {"rank0": rank0_roles, "sharded": sharded_roles}
+ROLES = {"rank0": rank0_roles, "sharded": sharded_roles, "everywhere": everywhere_roles}
 GRIDS: tuple[Grid, ...] = (([3, 7], [40, 90]), ([10, 50], [100]), ([5], [30, 31]), ([2], [2]))
 MakeRoles = Callable[[Region, int], Roles]
 
@@ -38,11 +39,18 @@ def small_buckets():
         yield
 
 
-def definition(gradients: np.ndarray, a: int, b: int) -> np.ndarray:
+def definition(gradients: np.ndarray, a: int, b: int, wire: str = "float32") -> np.ndarray:
     if b - a == 1:
-        return gradients[a]
+        return gradients[a] if wire == "float32" else rounded(gradients[a])
     m = tree.middle(a, b)
-    return definition(gradients, a, m) + definition(gradients, m, b)
+    total = definition(gradients, a, m, wire) + definition(gradients, m, b, wire)
+    return total if wire == "float32" else rounded(total)
+
+
+def rounded(numbers: np.ndarray) -> np.ndarray:
+    """To 8 significant bits, ties to even: the numbers of these tests are far from 2**-126."""
+    fraction, exponent = np.frexp(numbers.astype(np.float64))
+    return np.ldexp(np.rint(fraction * 256), exponent - 8).astype(np.float32)
 
 
 def rule(w: np.ndarray, g: np.ndarray, state: Sequence[np.ndarray], scratch: object) -> None:
@@ -54,8 +62,10 @@ def rule(w: np.ndarray, g: np.ndarray, state: Sequence[np.ndarray], scratch: obj
 class Cluster:
     """The nodes' ends of one bucket after the other."""
 
-    def __init__(self, own: Ownership, make: MakeRoles, gradients: np.ndarray, *, keep: bool):
-        layout = Layout(GRIDS, gradients.dtype, own.slices, ("v",))
+    def __init__(
+        self, own: Ownership, make: MakeRoles, gradients: np.ndarray, wire: str, *, keep: bool
+    ):
+        layout = Layout(GRIDS, gradients.dtype, own.slices, ("v",), wire=wire)
         self.nodes = range(len(own.node_ranks))
         self.buckets = plan_buckets(GRIDS, gradients.itemsize)
         self.weights = [np.ones(layout.size, gradients.dtype) for _ in self.nodes]
@@ -63,7 +73,7 @@ class Cluster:
         largest = max(bucket.region.size for bucket in self.buckets)
         self.transfers: list[list[Transfer]] = []  # by node and bucket
         for node in self.nodes:
-            sums = {piece: definition(gradients, *piece) for piece in own.rank_pieces(node)}
+            sums = {piece: definition(gradients, *piece, wire) for piece in own.rank_pieces(node)}
             scratch = Scratch(largest, gradients.dtype)
             self.transfers.append([
                 self._transfer(bucket, make, layout, own, node, sums, scratch, keep)
@@ -82,7 +92,9 @@ class Cluster:
         keep: bool,
     ) -> Transfer:
         roles, weights = make(bucket.region, len(own.node_ranks)), self.weights[node]
-        return Transfer(bucket, roles, layout, own, node, sums, weights, scratch, keep=keep)
+        return Transfer(
+            bucket, roles, layout, own, node, sums, weights, scratch, layout.make_wire(), keep=keep
+        )
 
     def step(self, factor: np.float32 | None) -> None:
         """One bucket after the other, and with a factor all sums before all updates."""
@@ -108,15 +120,17 @@ class Cluster:
                 other for other in self.nodes if node in ends[other].pieces_out
             }
             end.add_up()
+            end.take_in_sum(node)
             if not _waits(ends):
                 end.update(rule, None)
         if ends[0].number == 0:
             assert {end.largest_stop() for end in ends} == {10 * self.nodes[-1]}
         for node, end in enumerate(ends):
-            has_sums = end.sums_out is not None and end.sums_out.size > 0
-            assert has_sums == (node in ends[0].sums_in)
-            if end.sums_out is not None and has_sums:
-                np.copyto(ends[0].sums_in[node], end.sums_out.reshape(-1))
+            others = [other for other in self.nodes if node in ends[other].sums_in]
+            assert [other for other, _ in end.sums_out] == others
+            for other, array in end.sums_out:
+                ends[other].sums_in[node][:] = array.reshape(-1)
+                ends[other].take_in_sum(node)
 
     def _spread(self, ends: Sequence[Transfer]) -> None:
         expected = [(node, origin) for node in self.nodes for origin in ends[node].weights_in]
@@ -147,30 +161,36 @@ def ownerships(draw: st.DrawFn) -> Ownership:
     return Ownership(edges[-1] + draw(st.integers(0, 9)), list(itertools.pairwise(edges)))
 
 
-@given(ownerships(), st.sampled_from(["rank0", "sharded"]), st.sampled_from([None, 0.25]))
+@given(
+    ownerships(),
+    st.sampled_from(sorted(ROLES)),
+    st.sampled_from([None, 0.25]),
+    st.sampled_from(["float32", "bfloat16"]),
+)
 def test_all_nodes_have_the_update_of_the_definition(
-    own: Ownership, update: str, factor: float | None
+    own: Ownership, update: str, factor: float | None, wire: str
 ) -> None:
     size = sum(rows[-1] * columns[-1] for rows, columns in GRIDS)
     draw = np.random.default_rng(own.slices)
     scales = 10.0 ** draw.integers(-3, 3, (own.slices, 1))
     gradients = (draw.standard_normal((own.slices, size)) * scales).astype("f4")
     short = None if factor is None else np.float32(factor)
-    cluster = Cluster(own, ROLES[update], gradients, keep=factor is not None)
+    cluster = Cluster(own, ROLES[update], gradients, wire, keep=factor is not None)
     w, v = np.ones(size, "f4"), np.zeros(size, "f4")
     for ends in cluster.transfers:
         for end in ends:
             end.load_weights()
     for _ in range(2):
-        g = definition(gradients, 0, own.slices)
+        g = definition(gradients, 0, own.slices, wire)
         rule(w, g.copy() if short is None else g * short, [v], ())
         cluster.step(short)
         for node in cluster.nodes:
             assert np.array_equal(cluster.weights[node], w), node
     if factor is not None:
         known = np.isfinite(cluster.squares)
-        updates_all = len(cluster.nodes) == 2 and update == "sharded"
-        assert (known.sum(axis=0) == (2 if updates_all else 1)).all()
+        nodes = len(cluster.nodes)
+        updates_all = update == "everywhere" or (nodes == 2 and update == "sharded")
+        assert (known.sum(axis=0) == (nodes if updates_all else 1)).all()
         ends = Layout(GRIDS, np.dtype("f4"), 1).ends.tolist()
         for k, (lo, hi) in enumerate(itertools.pairwise([0, *ends])):
             for squares in (node[k] for node in cluster.squares if np.isfinite(node[k])):
@@ -180,34 +200,41 @@ def test_all_nodes_have_the_update_of_the_definition(
 @pytest.mark.parametrize("nodes", range(2, 7))
 def test_roles_cover_a_region(nodes: int) -> None:
     for region in (run(500, 500 + 40 * GRANULE + 3), Region(100, 100 + 60 * 50, 50, 20, 50)):
-        for make in (rank0_roles, sharded_roles):
+        for make in ROLES.values():
             roles = make(region, nodes)
             for parts in (roles.adds, roles.updates, roles.spreads):
                 assert len(parts) == nodes
-            both = make is sharded_roles and nodes == 2
-            for parts in (roles.adds, roles.updates):
-                assert sum(part.size for part in parts) == region.size * (2 if both else 1)
-            spread = 0 if both else region.size
+            both = nodes == 2 and make is not rank0_roles
+            adds, updates = (sum(part.size for part in parts) for parts in roles[:2])
+            assert adds == region.size * (2 if both else 1)
+            everywhere = make is everywhere_roles
+            assert updates == region.size * (nodes if everywhere else 2 if both else 1)
+            spread = 0 if both or everywhere else region.size
             assert sum(part.size for part in roles.spreads) == spread
 
 
 @pytest.mark.parametrize("nodes", range(2, 7))
 def test_so_many_gradients_go_over_a_nodes_link(nodes: int) -> None:
     """Of one piece per node: with rank 0's updates (2N - 3) / (N - 1) out of and into the first
-    node, else 2 (N - 1) / N; of two nodes one each way."""
+    node, else 2 (N - 1) / N; of two nodes one each way. In bfloat16 it is half as many bytes."""
     own = Ownership(nodes, [(node, node + 1) for node in range(nodes)])
     size = nodes * (nodes - 1) * 4 * GRANULE
     bucket = Bucket(1, 0, ((1, 0),), run(0, size))
-    layout = Layout((([size], [1]),), np.dtype("f4"), nodes)
-    for make in (rank0_roles, sharded_roles):
+    for make in ROLES.values():
+        rounds = make is everywhere_roles
+        wire = "bfloat16" if rounds else "float32"
+        layout = Layout((([size], [1]),), np.dtype("f4"), nodes, wire=wire)
         sent, received = np.zeros(nodes), np.zeros(nodes)
         for node in range(nodes):
             roles, sums = make(bucket.region, nodes), {(node, node + 1): np.zeros(size, "f4")}
             weights, scratch = np.zeros(size, "f4"), Scratch(size, layout.dtype)
-            end = Transfer(bucket, roles, layout, own, node, sums, weights, scratch, keep=False)
+            end = Transfer(
+                bucket, roles, layout, own, node, sums, weights, scratch, layout.make_wire(),
+                keep=False,
+            )  # fmt: skip
             sent[node] += sum(message.bytes.size - 8 for message in end.pieces_out.values())
             received[node] += sum(message.bytes.size - 8 for message in end.pieces_in.values())
-            sent[node] += 0 if end.sums_out is None else end.sums_out.nbytes
+            sent[node] += sum(array.nbytes for _, array in end.sums_out)
             received[node] += sum(array.nbytes for array in end.sums_in.values())
             sent[node] += sum(array.nbytes for _, array in end.weights_out + end.passes_on)
             received[node] += sum(array.nbytes for array in end.weights_in.values())
@@ -218,7 +245,7 @@ def test_so_many_gradients_go_over_a_nodes_link(nodes: int) -> None:
             expected = np.full(1, (2 * nodes - 3) / (nodes - 1))
         else:
             expected = np.full(nodes, 2 * (nodes - 1) / nodes)
-        gradient = size * layout.dtype.itemsize
+        gradient = size * (2 if rounds else 4)
         assert sent[: len(expected)] / gradient == pytest.approx(expected)
         assert received[: len(expected)] / gradient == pytest.approx(expected)
 
