@@ -48,8 +48,10 @@ def windows(sizes: Sequence[int], least: int, seed: int, epoch: int) -> list[npt
     Args:
         sizes: rows of each block, at least one.
         least: rows, at least one.
+        seed: as for `epoch_order`; None: the blocks come as they are.
     """
-    order = epoch_order(len(sizes), seed, epoch)
+    n = len(sizes)
+    order = np.arange(n, dtype=np.intp) if seed is None else epoch_order(n, seed, epoch)
     found, start, rows = [], 0, 0
     for end, block in enumerate(order.tolist(), 1):
         rows += sizes[block]

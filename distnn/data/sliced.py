@@ -147,12 +147,23 @@ class Store:
     """Arrays by name.
 
     Attributes:
-        where: the file or folder.
+        path: the file or folder.
         names: of all arrays in it.
     """
 
-    where: str
+    path: Path
     names: Sequence[str]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def rows(self, name: str) -> Rows:
+        """An array of numbers, see `array`."""
+        return self.array(name).rows()
+
+    def labels(self, name: str) -> Rows:
+        """An array of targets, see `array`: they may be text."""
+        return self.array(name, text=True).rows()
 
     def array(self, name: str, text: bool = False) -> Sliced:
         """The array; InputError if it is missing or cannot be used.
@@ -162,7 +173,7 @@ class Store:
         """
         if name not in self.names:
             listed = ", ".join(self.names) or "no array at all"
-            raise InputError(f"array {name} is missing", self.where, f"there is {listed[:300]}")
+            raise InputError(f"array {name} is missing", str(self.path), f"there is {listed[:300]}")
         return self._open(name, text)
 
     def _open(self, name: str, text: bool) -> Sliced:
@@ -173,12 +184,12 @@ class NpyStore(Store):
     """npy files by name.
 
     Args:
-        where: the folder, or what stands for it in messages.
+        path: the folder, or what stands for it in messages.
         files: by the names of their arrays.
     """
 
-    def __init__(self, where: str, files: dict[str, Path]) -> None:
-        self.where, self._files, self.names = where, files, sorted(files)
+    def __init__(self, path: Path, files: dict[str, Path]) -> None:
+        self.path, self._files, self.names = path, files, sorted(files)
 
     def _open(self, name: str, text: bool) -> Sliced:
         return NpyArray(self._files[name], text)
@@ -188,12 +199,43 @@ class H5Store(Store):
     """The datasets at the top of an HDF5 file."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self.where = path, str(path)
+        self.path = path
         with opened_h5(path) as file:
             self.names = sorted(file)
 
     def _open(self, name: str, text: bool) -> Sliced:
-        return H5Array(self._path, name, text)
+        return H5Array(self.path, name, text)
+
+
+def is_store(path: Path) -> bool:
+    """Whether a path is an HDF5 or npy file by its name, or a folder with x_train.npy or such."""
+    if path.is_dir():
+        return any((path / f"{name}.npy").is_file() for name in ("x_train", "x_test", "x"))
+    return path.suffix in (".npy", ".h5", ".hdf5")
+
+
+def open_store(path: Path, target: str | None) -> tuple[Store, str | None]:
+    """The arrays of a path for which `is_store` holds, and the name of the targets among them.
+
+    An npy file x_train.npy has its targets beside it, as y_train.npy, or in the file that `target`
+    names, from the same folder if it is no full path. They are then x_train and y_train.
+
+    Args:
+        target: as given; the file of the targets, or the name of the array.
+
+    Raises:
+        InputError: there are no targets.
+    """
+    if path.is_dir():
+        return NpyStore(path, {file.stem: file for file in sorted(path.glob("*.npy"))}), target
+    if path.suffix != ".npy":
+        return H5Store(path), target
+    name = target if target is not None else f"y{path.name[1:]}"
+    beside = path.parent / name
+    if beside == path or not beside.is_file():
+        remedy = "name the file with the targets with --target, or give a folder"
+        raise InputError(f"its targets are not there ({name[:60]})", str(path), remedy)
+    return NpyStore(path, {"x_train": path, "y_train": beside}), "y_train"
 
 
 @contextmanager
