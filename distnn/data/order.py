@@ -38,7 +38,9 @@ def epoch_order(
     return _permutation(n, seed, ORDER_STREAM, [0, 0, 0, epoch], out)
 
 
-def windows(sizes: Sequence[int], least: int, seed: int, epoch: int) -> list[npt.NDArray[np.intp]]:
+def windows(
+    sizes: Sequence[int], least: int, seed: int | None, epoch: int
+) -> list[npt.NDArray[np.intp]]:
     """The windows of an epoch over a data set that is read in blocks: the blocks of each.
 
     The blocks come in the order of `epoch_order` of their numbers. Each window takes the next ones

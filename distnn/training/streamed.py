@@ -76,7 +76,6 @@ class StreamedDataset(Dataset):
 
     Attributes:
         X, T, weights: two windows of `sizes.capacity` rows each, one behind the other.
-        digests: on rank 0, of all values, by what they are of.
     """
 
     def __init__(
@@ -85,7 +84,6 @@ class StreamedDataset(Dataset):
         self._order, X, T, *weights = arrays
         super().__init__(X, T, classes, weights[0] if weights else None)
         self._memory, self._comm, self.sizes = memory, memory.comm, sizes
-        self.digests: dict[str, str] = {}
         self._total_weight = float(sizes.rows)
         self._blocks: Blocks
         self._write: Writer

@@ -4,15 +4,17 @@ What is learnt of it in a first pass, and how its rows are written into memory.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distnn.config.options import TrainConfig
 from distnn.data.moments import Moments
+from distnn.data.options import TableOptions
 from distnn.data.rows import convert, place_of
 from distnn.data.scaling import LOG, Scaling, Units, log_of_targets
 from distnn.data.targets import REGRESSION, Targets, check_like
@@ -23,7 +25,6 @@ from distnn.training.weighting import checked_weights
 
 if TYPE_CHECKING:
     from distnn.data.blocks import Blocks, Piece
-    from distnn.data.options import TableOptions
 
 Array = NDArray[Any]
 
@@ -123,12 +124,35 @@ class Measured:
         return np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
 
 
-def measure(encoder: Encoder, sample: StreamedDataset, moved: Callable[[], None]) -> Measured:
+class Found(NamedTuple):
+    """What rank 0 learnt, and every rank must know.
+
+    Attributes:
+        encoder: complete.
+        preparation: of a table's columns, as JSON; None where there is no table.
+    """
+
+    encoder: Encoder
+    measured: Measured
+    preparation: dict[str, Any] | None
+
+
+def check_streamed(config: TrainConfig) -> None:
+    """InputError for options that need all rows of the training set at once."""
+    remedy = "use --window 0 if the training set fits into memory"
+    if config.validation_share is not None:
+        what = "no share of a training set that is read in windows can be held out"
+        raise InputError(what, "validation", f"give a file, or {remedy}")
+    if config.class_weight is not None:
+        what = "classes of a training set that is read in windows are not counted"
+        raise InputError(what, "class-weight", f"give weights with --weight, or {remedy}")
+
+
+def measure(encoder: Encoder, sample: StreamedDataset) -> Measured:
     """Read a training set once, before anything is scaled; its values are checked meanwhile.
 
     Args:
         sample: has the types and widths of what is written; one of its windows is overwritten.
-        moved: called after each piece.
 
     Raises:
         InputError: a value cannot be used; all weights are 0.
@@ -149,9 +173,10 @@ def measure(encoder: Encoder, sample: StreamedDataset, moved: Callable[[], None]
             for name, array in (("rows", X), ("targets", T), ("weights", w)):
                 if array is not None:
                     hashes[name].update(np.ascontiguousarray(array).data.cast("B"))
-            moved()
     if total == 0:
         raise InputError("every weight is 0", "weight", "give one row at least a weight above 0")
+    if sample.weights is None:
+        del hashes["weights"]
     digests = {f"training {name}": one.hexdigest() for name, one in hashes.items()}
     return Measured(rows, targets, total, digests)
 
@@ -159,39 +184,38 @@ def measure(encoder: Encoder, sample: StreamedDataset, moved: Callable[[], None]
 def begin_streaming(
     comm: Communicator,
     dataset: StreamedDataset,
-    config: TrainConfig,
-    options: "TableOptions",
-    found: tuple[Encoder, Measured, dict[str, Any] | None] | None,
+    path: str,
+    target: str | None,
+    options: TableOptions,
+    found: Found | None,
 ) -> None:
     """Every rank opens the files, and knows how their rows are written. Collective.
 
     Args:
-        found: on rank 0: the complete encoder, what was measured, and the preparation as JSON.
+        path, target, options: as for `data.sources.open_data`.
+        found: on rank 0.
 
     Raises:
         InputError: on every rank, if one cannot open the files or finds others there.
     """
-    from pathlib import Path
-
     from distnn.data.preparation import Preparation
     from distnn.data.streams import open_blocks
 
     shared = None
     if found is not None:
-        encoder, measured, preparation = found
-        dataset.digests = measured.digests
+        dataset.digests = found.measured.digests
         shared = {
-            "encoder": encoder.to_json(),
-            "preparation": preparation,
-            "weight": measured.total_weight,
-            "sizes": encoder.blocks.sizes,
+            "encoder": found.encoder.to_json(),
+            "preparation": found.preparation,
+            "weight": found.measured.total_weight,
+            "sizes": found.encoder.blocks.sizes,
         }
     shared = comm.broadcast(shared)
     blocks, problem = None, None
     try:
         kept = shared["preparation"]
         prepared = None if kept is None else Preparation.from_json(kept)
-        blocks = open_blocks(Path(config.data), config.target, options, prepared)
+        blocks = open_blocks(Path(path), target, options, prepared)
         if blocks.sizes != shared["sizes"]:
             what = f"is another file on {comm.host} than on rank 0's machine"
             raise InputError(what, blocks.where, "give every machine the same")
@@ -202,4 +226,3 @@ def begin_streaming(
     assert blocks is not None
     encoder = Encoder.from_json(blocks, shared["encoder"])
     dataset.begin(blocks, encoder.write, shared["weight"])
-
