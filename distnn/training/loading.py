@@ -13,7 +13,6 @@ from distnn.config.options import TrainConfig
 from distnn.data.options import TableOptions
 from distnn.data.scaling import Scaling, Units, log_of_targets
 from distnn.data.split import held_out, taken
-from distnn.data.streams import window_rows
 from distnn.data.targets import CLASSIFICATION, REGRESSION, Targets
 from distnn.errors import InputError, printable
 from distnn.parallel.comm.communicator import Communicator
@@ -161,6 +160,8 @@ class Loader:
         scale = targets.task == REGRESSION and config.output in (None, "identity")
         window = 0
         if train.blocks is not None:
+            from distnn.data.streams import window_rows  # which rank 0 alone needs
+
             window = window_rows(train.x.features, config.batch_size, config.window)
         return cls(train, targets, test, scale, transform, validation=validation, window=window)
 
