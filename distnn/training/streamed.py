@@ -221,6 +221,7 @@ class StreamedDataset(Dataset):
             if rows.stop > end:
                 break
             weights = None if self.weights is None else self.weights[rows]
+            self._comm.status.moved()  # reading may take longer than a rank may stand still
             self._write(piece, self.X[rows], self.T[rows], weights)
             start = rows.stop
         if start != end:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch import environment, kill_session, mpirun, mpirun_command, run_summary, train
+from launch import ROOT, environment, kill_session, mpirun, mpirun_command, run_summary, train
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -116,6 +116,21 @@ def test_a_file_cut_off_while_it_is_read_ends_the_training_on_every_rank(tmp_pat
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 2
     assert stderr.count("x_train.npy: cut off") == 1
+
+
+@pytest.mark.parametrize(("kind", "told"), [("sleep", "reading of data"), ("SIGKILL", "")])
+def test_a_reader_that_hangs_or_dies_ends_the_job(tmp_path: Path, kind: str, told: str) -> None:
+    data = table(tmp_path / "a.parquet")
+    words = ("--data", data, "--drop", "id", *STREAMED, "--epochs", 30, "--stall-timeout", 3)
+    here = os.pathsep.join([str(Path(__file__).parent), str(ROOT)])
+    env = {"PYTHONPATH": here, "DISTNN_FAULT": str(tmp_path / "fault")}
+    fault = (kind, 2, "window", *words, "--run-dir", tmp_path / "r")
+    result = mpirun(3, *fault, module="faulty", env=env)
+    assert result.code not in (0, 2)
+    assert (tmp_path / "fault").exists()
+    lines = [line for line in result.stderr.splitlines() if "rank 2" in line]
+    assert len(lines) == 1
+    assert told in lines[0]
 
 
 def test_options_that_need_all_rows_at_once_are_refused_with_a_remedy(tmp_path: Path) -> None:
