@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from distnn.command import on_first, run
@@ -48,10 +49,10 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
         comm.status.stall_timeout = config.stall_timeout
         network, optimizer = build_network(config, shape), build_optimizer(config)
         needed = vector_bytes(network, optimizer, comm, config) + shape.bytes(network.dtype)
-        needed += shared_at_end(network, shape.train_items)
+        needed += shared_at_end(network, 0 if shape.window else shape.train_items)
         comm = comm.with_memory(needed)
         memory = SharedMemory(comm)
-        loaded = load(comm, memory, shape, loader, network.dtype)
+        loaded = load(comm, memory, shape, loader, network.dtype, config)
         if config.class_weight is not None:
             balance(comm, memory, loaded.train)
         if message := mixed_ranks_message(comm):
@@ -62,7 +63,8 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
         trainer = Trainer(network, optimizer, comm=comm, config=config)
         for line in [] if loader is None else loader.description():
             log.info("%s", line)
-        _, summary = trainer.run(comm, data, config.epochs, files, started)
+        with closing(loaded.train):
+            _, summary = trainer.run(comm, data, config.epochs, files, started)
     except StopRequested as error:
         where = f"; go on with --run-dir {files.directory} --resume" if files else ""
         raise StopRequested(f"{error}{where}") from None
@@ -111,7 +113,8 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
         check_slices(slices, ranks, recorded=files.is_resumed)
         config = dataclasses.replace(config, slices=slices)
         options, preparation = table_options(config), files.preparation()
-        source = open_data(config.data, config.test_data, config.target, options, preparation)
+        which = config.data, config.test_data, config.target
+        source = open_data(*which, options, preparation, config.window)
         loader = Loader.open(source, config, open_validation(config, source.train))
         loader.scaled_as = files.scaled_as(config)
         config = resolve(config, loader.shape())

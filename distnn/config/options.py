@@ -82,8 +82,8 @@ class TrainConfig(Options):
     data: str = option(
         "digits",
         "data",
-        "digits, or a path: .npz, folder of IDX files, .csv, .tsv (.gz), .parquet, "
-        "folder of such tables",
+        "digits, or a path: .npz, .h5, folder of .npy or IDX files, .csv, .tsv (.gz), "
+        ".parquet, folder of such tables",
         is_path=True,
     )
     test_data: str | None = option(None, "data", "A second file, with the test set", is_path=True)
@@ -105,6 +105,11 @@ class TrainConfig(Options):
     target_transform: str | None = option(
         None, "data", "Train on the logarithm of positive targets", choices=("log",)
     )
+    window: int | None = option(
+        None, "data", "Rows of a window of a training set that is not held in memory but read "
+        "anew in every epoch; 0: it is held; auto: as the file's size says", least=0,
+        most=LARGEST_COUNT, auto=True,
+    )  # fmt: skip
     delimiter: str | None = option(
         None, "data", "Between the fields of a csv file; by default found", choices=DELIMITERS
     )

@@ -159,7 +159,7 @@ def npy_rows(opener: Opener, size: int, where: str, text: bool = False) -> Rows:
     """
     with damage_named(where), opener() as stream:
         head = io.BytesIO(read_some(stream, NPY_HEADER_LIMIT + 12, where))
-    shape, fortran, dtype = _npy_header(head, where)
+    shape, fortran, dtype = npy_header(head, where)
     if not (text and dtype.kind == "U" and dtype.itemsize):
         check_numeric(dtype, where)
     if len(shape) > MAX_DIMENSIONS or any(length < 0 for length in shape):
@@ -179,7 +179,8 @@ def check_size(claimed: int, there: int, where: str) -> None:
         )
 
 
-def _npy_header(head: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def npy_header(head: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran order, and dtype; `head` is left at the data."""
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,

@@ -16,12 +16,15 @@ ENDINGS = (*CSV, ".parquet")
 class Folder(Table):
     """Several files with the same columns, one after the other by name.
 
+    Attributes:
+        tables: one for each file.
+
     Raises:
         InputError: two of them differ in names or order of columns, or in what types they declare.
     """
 
     def __init__(self, path: Path, tables: Sequence[Table]) -> None:
-        self.where, self._tables = str(path), tables
+        self.where, self.tables = str(path), tables
         first = tables[0]
         self.names, self.columns, self.declared = first.names, first.columns, first.declared
         for table in tables[1:]:
@@ -29,15 +32,15 @@ class Folder(Table):
 
     def blocks(self, columns: Sequence[int]) -> Iterator[list[Array]]:
         """See `Table.blocks`."""
-        return chain.from_iterable(table.blocks(columns) for table in self._tables)
+        return chain.from_iterable(table.blocks(columns) for table in self.tables)
 
     def texts(self, column: int) -> Iterator[list[str]]:
         """See `Table.texts`."""
-        return chain.from_iterable(table.texts(column) for table in self._tables)
+        return chain.from_iterable(table.texts(column) for table in self.tables)
 
     def place(self, row: int, column: int) -> str:
         """File and place in it. Reads the files up to there."""
-        for table in self._tables:
+        for table in self.tables:
             rows = sum(len(block[0]) for block in table.blocks([column]))
             if row < rows:
                 return f"{Path(table.where).name}, {table.place(row, column)}"
@@ -45,7 +48,7 @@ class Folder(Table):
         return self.title(column)
 
     def _check(self, table: Table) -> None:
-        first = self._tables[0]
+        first = self.tables[0]
         remedy = "give all files of a folder the same columns in the same order"
         if table.names != first.names or table.columns != first.columns:
             here, there = (list(t.names or [f"{t.columns} without names"]) for t in (table, first))

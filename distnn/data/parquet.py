@@ -12,11 +12,16 @@ from distnn.data.table import Table, as_objects
 from distnn.errors import InputError
 
 BATCH_VALUES = 1 << 20
+GROUP_VALUES = 1 << 18  # of a batch of one row group: it stays in a cache
+BUFFER = 1 << 16  # bytes read at a time; else all of a row group's columns are, before any row
 INSTALL = "pip install 'distnn[parquet]'"
 
 
 class ParquetTable(Table):
     """A Parquet file; of its rows, one batch at a time is in memory.
+
+    Attributes:
+        groups: rows of each row group.
 
     Raises:
         InputError: pyarrow is not installed; the file is damaged or holds no rows.
@@ -26,9 +31,11 @@ class ParquetTable(Table):
         self.path, self.where = path, str(path)
         with self._opened() as file:
             schema = file.schema_arrow
-            self.names = tuple(schema.names)
+            self.names: tuple[str, ...] = tuple(schema.names)
             self.declared = tuple(kind_of(schema.field(j).type) for j in range(len(schema)))
-            rows = file.metadata.num_rows
+            meta = file.metadata
+            rows = meta.num_rows
+            self.groups = [meta.row_group(k).num_rows for k in range(meta.num_row_groups)]
         self.columns = len(self.names)
         if rows == 0 or self.columns == 0:
             raise InputError("empty: no rows or no columns", self.where, "give at least one row")
@@ -36,15 +43,35 @@ class ParquetTable(Table):
 
     def blocks(self, columns: Sequence[int]) -> Iterator[list[Array]]:
         """See `Table.blocks`."""
-        names = [self.names[j] for j in columns] if self.names else []
         size = max(1, BATCH_VALUES // max(1, len(columns)))
         with self._opened() as file:
-            for batch in file.iter_batches(batch_size=size, columns=list(dict.fromkeys(names))):
-                yield [from_arrow(batch.column(name), self.declared[j])
-                       for name, j in zip(names, columns, strict=True)]  # fmt: skip
+            yield from self._batches(file, columns, batch_size=size)
+
+    def group(self, number: int, columns: Sequence[int]) -> Iterator[list[Array]]:
+        """A row group, as `blocks` has it; no thread of pyarrow's takes part.
+
+        Raises:
+            InputError: it is damaged, or has another number of rows than when it was opened.
+        """
+        size, rows = max(1, GROUP_VALUES // max(1, len(columns))), 0
+        where = f"{self.where}, row group {number}"
+        with self._opened(where) as file:
+            if number < file.num_row_groups:
+                how = {"batch_size": size, "row_groups": [number], "use_threads": False}
+                for block in self._batches(file, columns, **how):
+                    rows += len(block[0])
+                    yield block
+        if rows != self.groups[number]:
+            raise InputError("changed while it was read", where, "start again")
+
+    def _batches(self, file: Any, columns: Sequence[int], **how: Any) -> Iterator[list[Array]]:
+        names = [self.names[j] for j in columns]
+        for batch in file.iter_batches(columns=list(dict.fromkeys(names)), **how):
+            yield [from_arrow(batch.column(name), self.declared[j])
+                   for name, j in zip(names, columns, strict=True)]  # fmt: skip
 
     @contextmanager
-    def _opened(self) -> Iterator[Any]:
+    def _opened(self, where: str | None = None) -> Iterator[Any]:
         try:
             import pyarrow as pa
             import pyarrow.parquet as parquet
@@ -52,11 +79,14 @@ class ParquetTable(Table):
             what = "Parquet needs pyarrow, which is not installed"
             raise InputError(what, self.where, INSTALL) from None
         try:
-            with parquet.ParquetFile(self.path) as file:
+            with parquet.ParquetFile(self.path, buffer_size=BUFFER, pre_buffer=False) as file:
                 yield file
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, KeyError) as error:  # KeyError: a column is gone
             what = f"damaged, cut off or no Parquet file ({error})"
-            raise InputError(what[:300], self.where, "copy or make the file again") from error
+            place = where or self.where
+            raise InputError(what[:300], place, "copy or make the file again") from error
+        finally:
+            pa.default_memory_pool().release_unused()  # some 50 MB, on every rank that reads
 
 
 def kind_of(type: Any) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distnn.data.blocks import Blocks
 from distnn.data.categories import is_number
 from distnn.data.options import TableOptions
 from distnn.data.preparation import Preparation
@@ -27,6 +28,8 @@ class Part:
         weights: of the rows, (n,) float64, finite, at least 0 and not all 0; None: all 1.
         preparation: of a table's columns, which `x` is after; None for other formats.
         notes: what was met when the preparation was learnt, in lines.
+        blocks: where the rows of a training set are read anew in every epoch; None: they are held
+            in memory. With it, `y` is what `blocks.stand_in` gives, and `weights` is None.
     """
 
     x: Rows
@@ -37,6 +40,51 @@ class Part:
     weights: Array | None = None
     preparation: Preparation | None = None
     notes: tuple[str, ...] = ()
+    blocks: Blocks | None = None
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the columns of a table are: indices.
+
+    Attributes:
+        categorical: those of the features whose numbers are categories.
+        weight: one, or none.
+    """
+
+    features: list[int]
+    targets: list[int]
+    weight: list[int]
+    categorical: list[int]
+
+    @classmethod
+    def of(
+        cls,
+        table: Table,
+        target: str | None,
+        options: TableOptions,
+        preparation: Preparation | None = None,
+    ) -> "Roles":
+        """As flags have them; arguments as of `training_part`.
+
+        Args:
+            preparation: of a run that goes on, which says what the features are.
+
+        Raises:
+            InputError: a column is missing, or is two things at once.
+        """
+        dropped, weight, targets = _columns(table, target, options)
+        if preparation is not None:
+            return cls(
+                preparation.places(table, [*dropped, *weight, *targets]), targets, weight, []
+            )
+        features = _others(table, [*dropped, *weight, *targets])
+        categorical = _given(table, options.categorical, "--categorical")
+        for j in categorical:
+            if j not in features:
+                what = f"{table.title(j)} is no feature"
+                raise InputError(what, "--categorical", "name columns that are used as features")
+        return cls(features, targets, weight, categorical)
 
 
 def training_part(table: Table, target: str | None, options: TableOptions) -> Part:
@@ -48,15 +96,9 @@ def training_part(table: Table, target: str | None, options: TableOptions) -> Pa
     Raises:
         InputError: a column is missing, or cannot be used as it is asked for.
     """
-    dropped, weight, targets = _columns(table, target, options)
-    features = _others(table, [*dropped, *weight, *targets])
-    categorical = _given(table, options.categorical, "--categorical")
-    for j in categorical:
-        if j not in features:
-            what = f"{table.title(j)} is no feature"
-            raise InputError(what, "--categorical", "name columns that are used as features")
-    found = scan(table, features, [*targets, *weight], categorical, options.impute)
-    return _part(table, features, targets, weight, found, found.preparation, False)
+    of = Roles.of(table, target, options)
+    found = scan(table, of.features, [*of.targets, *of.weight], of.categorical, options.impute)
+    return _part(table, of.features, of.targets, of.weight, found, found.preparation, False)
 
 
 def like_part(

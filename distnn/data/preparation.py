@@ -112,6 +112,11 @@ class Preparation:
             for column in self.columns
         ]).astype(bool)  # fmt: skip
 
+    @property
+    def sources(self) -> list[int]:
+        """For each feature, which of `columns` it comes from."""
+        return [k for k, column in enumerate(self.columns) for _ in range(column.width)]
+
     @classmethod
     def of_numbers(cls, names: Sequence[str] | None, columns: int) -> Self:
         """Every column is a number, and none may be missing."""
@@ -143,12 +148,12 @@ class Preparation:
             n: the number of rows.
             told: whether what the training set had not is logged, in one line behind a pass.
         """
-        source = [k for k, column in enumerate(self.columns) for _ in range(column.width)]
+        source = self.sources
 
         def chunks() -> Iterator[Array]:
             start, met = 0, Told()
             for block in table.blocks(places):
-                yield self._transform(table, places, block, start, met)
+                yield self.transform(table, places, block, start, met)
                 start += len(block[0])
                 if start > n:
                     break
@@ -161,6 +166,32 @@ class Preparation:
             return table.place(row, places[source[feature]])
 
         return Rows((n, self.width), np.dtype(np.float64), chunks, table.where, place)
+
+    def transform(
+        self, table: Table, places: Sequence[int], block: list[Array], start: int, met: Told
+    ) -> Array:
+        """A block of raw columns as features (b, width), not scaled yet.
+
+        Args:
+            places: of `places`; `block` has one array (b,) for each.
+            start: the block's first row in the table, for messages.
+            met: what the training set had not is counted there.
+        """
+        out = np.zeros((len(block[0]), self.width))
+        at = 0
+        for column, place, values in zip(self.columns, places, block, strict=True):
+            part = out[:, at : at + column.width]
+            at += column.width
+            if column.kind == NUMBER:
+                try:
+                    _numbers(column, values, part, met)
+                except _Unusable as error:
+                    row, what, remedy = error.args
+                    where = f"{table.where}, {table.place(start + row, place)}"
+                    raise InputError(what, where, remedy) from None
+            else:
+                _one_hot(column, values, part, met)
+        return out
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -178,25 +209,6 @@ class Preparation:
         except (TypeError, KeyError, AttributeError):
             pass
         raise InputError("is damaged", "preparation")
-
-    def _transform(
-        self, table: Table, places: Sequence[int], block: list[Array], start: int, met: Told
-    ) -> Array:
-        out = np.zeros((len(block[0]), self.width))
-        at = 0
-        for column, place, values in zip(self.columns, places, block, strict=True):
-            part = out[:, at : at + column.width]
-            at += column.width
-            if column.kind == NUMBER:
-                try:
-                    _numbers(column, values, part, met)
-                except _Unusable as error:
-                    row, what, remedy = error.args
-                    where = f"{table.where}, {table.place(start + row, place)}"
-                    raise InputError(what, where, remedy) from None
-            else:
-                _one_hot(column, values, part, met)
-        return out
 
 
 class _Unusable(Exception):

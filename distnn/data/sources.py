@@ -14,13 +14,15 @@ from distnn.data.options import TableOptions
 from distnn.data.part import Part, feature_rows, like_part, training_part
 from distnn.data.preparation import Preparation
 from distnn.data.rows import Array, Rows
+from distnn.data.sliced import Store, is_store, open_store
+from distnn.data.streams import stream
 from distnn.errors import InputError
 
 DIGITS = Path(__file__).with_name("digits.npz")
 ARRAYS = "arrays"  # stands for a path where the rows were a program's own
 FORMATS = (
-    "give digits, an .npz file, a folder of IDX files, a .csv, .tsv (.gz) or .parquet file, or a"
-    " folder of such tables"
+    "give digits, an .npz or .h5 file, a folder of .npy or of IDX files, a .csv, .tsv (.gz) or"
+    " .parquet file, or a folder of such tables"
 )
 NO_OPTIONS = TableOptions()
 
@@ -39,21 +41,30 @@ def open_data(
     target: str | None = None,
     options: TableOptions = NO_OPTIONS,
     preparation: Preparation | None = None,
+    window: int | None = 0,
 ) -> Source:
     """Open a data set for training.
 
     Args:
-        path: ``digits`` (bundled), an npz file, a folder of IDX files, or a table (csv, Parquet, a
-            folder of either).
+        path: ``digits`` (bundled), an npz or HDF5 file, a folder of npy or of IDX files, an npy
+            file with its targets beside it, or a table (csv, Parquet, a folder of either).
         test_path: a second data set to test on; it takes the place of the first one's test set.
         target: the target's array (npz) or its columns, joined by commas (tables).
         options: of tables.
         preparation: of a run that goes on; None: it is learnt from the training set.
+        window: see `streams.stream`; 0: the training set is to be held in memory.
 
     Raises:
         InputError: the file, or what it holds, cannot be used.
     """
-    train, test = _open_parts(path, target, test_path is not None, options, preparation)
+    train = None
+    if window != 0:
+        train = stream(_existing(path, target), target, options, preparation, window)
+    replaced, test = test_path is not None, None
+    if train is None:
+        train, test = _open_parts(path, target, replaced, options, preparation)
+    elif not replaced and is_store(file := Path(path)):
+        test = _store_test(*open_store(file, target), options.weight)
     if test_path is not None:
         test = open_test_data(test_path, target, train.preparation, train.target_names, options)
     if test is not None:
@@ -82,11 +93,11 @@ def open_test_data(
             return training_part(table, target, options)
         return like_part(table, preparation, target, target_names, options)
     _check_weight(options, file)
-    if file.is_dir():
+    if file.is_dir() and not is_store(file):
         files = idx_files(file)
         return _idx_part(file, files, "test" if "test-images" in files else "train")
-    if file.suffix == ".npz":
-        npz = Npz(file)
+    if file.suffix == ".npz" or is_store(file):
+        npz, target = _arrays(file, target)
         y_train, y_test = _npz_targets(npz, target)
         if "x_test" in npz:
             return _npz_part(npz, "x_test", y_test, options.weight)
@@ -150,7 +161,7 @@ def check_features(x: Rows, expected: int) -> None:
 
 def _check_weight(options: TableOptions, file: Path) -> None:
     """InputError if weights are named in a file whose arrays have no names."""
-    if options.weight is not None and file.suffix != ".npz":
+    if options.weight is not None and file.suffix != ".npz" and not is_store(file):
         what = "has no weights by name"
         raise InputError(what, str(file), "give a table or an .npz file that has them")
 
@@ -173,13 +184,13 @@ def _open_parts(
         what = f"{path} is no table, and has no columns with names"
         raise InputError(what, options.named, "leave this out")
     _check_weight(options, file)
-    if file.is_dir():
+    if file.is_dir() and not is_store(file):
         files = idx_files(file)
         train = _idx_part(file, files, "train")
         has_test = not replaced and ("test-images" in files or "test-labels" in files)
         return train, _idx_part(file, files, "test") if has_test else None
-    if file.suffix == ".npz":
-        npz = Npz(file)
+    if file.suffix == ".npz" or is_store(file):
+        npz, target = _arrays(file, target)
         y_train, y_test = _npz_targets(npz, target)
         train = _npz_part(npz, "x_train", y_train, options.weight)
         has_test = not replaced and ("x_test" in npz or y_test in npz)
@@ -187,11 +198,23 @@ def _open_parts(
     raise InputError("unknown format", where=path, remedy=FORMATS)
 
 
+def _arrays(file: Path, target: str | None) -> tuple[Npz | Store, str | None]:
+    """Arrays by name, and the name of the targets among them as far as it is given."""
+    return (Npz(file), target) if file.suffix == ".npz" else open_store(file, target)
+
+
+def _store_test(store: Store, target: str | None, weight: str | None) -> Part | None:
+    """The test set beside a training set that is not held in memory."""
+    _, y_test = _npz_targets(store, target)
+    there = "x_test" in store or y_test in store
+    return _npz_part(store, "x_test", y_test, weight) if there else None
+
+
 def _open_rows(file: Path) -> Rows:
-    if file.suffix == ".npz":
-        return _npz_features(Npz(file))
     if file.suffix == ".npy":
         return npy_file_rows(file)
+    if file.suffix == ".npz" or is_store(file):
+        return _npz_features(_arrays(file, None)[0])
     if not file.is_dir():
         return idx_rows(file)
     files = idx_files(file)
@@ -206,7 +229,7 @@ def _existing(path: str, target: str | None = None) -> Path:
     try:
         folder, there = file.is_dir(), file.exists()
         if folder or file.is_file():
-            of_idx = folder and not is_table(file)
+            of_idx = folder and not is_table(file) and not is_store(file)
             if target is not None and (of_idx or path == "digits"):
                 raise InputError(
                     f"{path} has its own targets", where="--target", remedy="leave this flag out"
@@ -221,7 +244,7 @@ def _existing(path: str, target: str | None = None) -> Path:
     raise InputError(what, where=path, remedy=FORMATS)
 
 
-def _npz_targets(npz: Npz, target: str | None) -> tuple[str, str]:
+def _npz_targets(npz: Npz | Store, target: str | None) -> tuple[str, str]:
     """Names of the target arrays: ``--target z`` means z_train and z_test, or z itself."""
     if target is None:
         return "y_train", "y_test"
@@ -231,7 +254,7 @@ def _npz_targets(npz: Npz, target: str | None) -> tuple[str, str]:
     return f"{stem}_train", f"{stem}_test"
 
 
-def _npz_part(npz: Npz, x_name: str, y_name: str, weight: str | None) -> Part:
+def _npz_part(npz: Npz | Store, x_name: str, y_name: str, weight: str | None) -> Part:
     x, y = npz.rows(x_name), npz.labels(y_name)
     if len(x) != len(y):
         raise InputError(
@@ -243,7 +266,7 @@ def _npz_part(npz: Npz, x_name: str, y_name: str, weight: str | None) -> Part:
     return Part(x, _readable(y.read(), y.where), y.where, weights=weights)
 
 
-def _npz_weights(npz: Npz, x_name: str, weight: str | None) -> Array | None:
+def _npz_weights(npz: Npz | Store, x_name: str, weight: str | None) -> Array | None:
     """``--weight w`` means w_train beside x_train, w_test beside x_test, or w itself."""
     if weight is None:
         return None
@@ -258,7 +281,7 @@ def _readable(y: Array, where: str) -> Array:
     return y
 
 
-def _npz_features(npz: Npz) -> Rows:
+def _npz_features(npz: Npz | Store) -> Rows:
     names = npz.names
     for name in ("x", "x_test", "x_train"):
         if name in npz:

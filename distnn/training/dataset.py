@@ -28,11 +28,13 @@ class Dataset:
         T: (n, n_L) targets, or (n, 1) class numbers where `classes` > 0.
         weights: (n,) float64 of the rows, None where each counts 1.
         smoothing: share of each target of classes that `gather` spreads over all classes.
+        digests: on rank 0, of all values, where those are not in memory, see `digests`.
     """
 
     def __init__(self, X: Array, T: Array, classes: int, weights: Array | None = None) -> None:
         self.X, self.T, self.classes, self.weights = X, T, classes, weights
         self.smoothing = 0.0
+        self.digests: dict[str, str] = {}
         self._table = np.eye(classes, dtype=X.dtype) if classes <= TABLE_CLASSES else None
         self._labels = T[:, 0]
         self._classes = np.empty(0, np.intp)
@@ -67,6 +69,9 @@ class Dataset:
         if self.smoothing:
             np.multiply(T, 1 - self.smoothing, T)
             np.add(T, self.smoothing / max(2, T.shape[1]), T)
+
+    def close(self) -> None:
+        """End what works beside the training on this data set: nothing, here."""
 
     def view(self, lo: int, hi: int, T: Array) -> Array:
         """A view of the rows lo … hi, with their targets written into T (hi - lo, n_L)."""
@@ -180,9 +185,10 @@ def digests(**datasets: Dataset | None) -> dict[str, str]:
 
     SHA-1 is the fastest here, and nobody need be kept from forging data.
     """
-    found = {}
+    found: dict[str, str] = {}
     for name, dataset in datasets.items():
-        for kind, array in () if dataset is None else _arrays(dataset):
+        found |= {} if dataset is None else dataset.digests
+        for kind, array in () if dataset is None or dataset.digests else _arrays(dataset):
             hashed = hashlib.sha1(f"{array.shape} {array.dtype}".encode(), usedforsecurity=False)
             hashed.update(np.ascontiguousarray(array).data.cast("B"))
             found[f"{name} {kind}"] = hashed.hexdigest()

@@ -29,6 +29,7 @@ def resolve(config: TrainConfig, shape: Shape) -> TrainConfig:
         config,
         output=output,
         loss=loss,
+        window=shape.window,
         blas=products.chosen(config.blas, config.precision),
         learning_rate=chosen["learning_rate"],
         weight_decay=chosen["weight_decay"],

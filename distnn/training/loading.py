@@ -26,6 +26,15 @@ from distnn.training.dataset import (
     shared_bytes,
     write,
 )
+from distnn.training.streamed import StreamedDataset, WindowSizes, window_specs
+from distnn.training.streaming import (
+    Encoder,
+    Found,
+    Measured,
+    begin_streaming,
+    check_streamed,
+    measure,
+)
 from distnn.training.weighting import check_some, checked_weights
 
 if TYPE_CHECKING:  # only rank 0 opens files
@@ -46,6 +55,8 @@ class Shape:
     test_items: int
     validation_items: int = 0
     weighted: bool = False
+    window: int = 0
+    block: int = 0
 
     def sizes(self, dtype: DTypeLike) -> tuple[int, int, int, DTypeLike]:
         """Features, outputs, number of classes where targets are a column of them, and dtype."""
@@ -55,8 +66,16 @@ class Shape:
         """What a node shares for it."""
         others = [n for n in (self.test_items, self.validation_items) if n]
         specs = [spec for n in others for spec in array_specs(n, *self.sizes(dtype), self.weighted)]
+        if self.window:
+            windows = window_specs(self.window_sizes, *self.sizes(dtype), self.weighted)
+            return needed_bytes([*windows, *specs])
         train = shared_bytes(self.train_items, *self.sizes(dtype), self.weighted)
         return train + needed_bytes(specs)
+
+    @property
+    def window_sizes(self) -> WindowSizes:
+        """Of a training set that is read in windows."""
+        return WindowSizes(self.train_items, self.window, self.block)
 
     @property
     def is_classification(self) -> bool:
@@ -81,6 +100,8 @@ class Loader:
             first grow to the scale of dollars or kelvins.
         transform: of real targets, before they are scaled: "log" or None.
         tensors: what a checkpoint keeps of it, complete when it is read.
+        window: rows of a window, at least; 0: the training set is held in memory.
+        measured: what the pass over a training set that is read in windows told.
         scaled_as: tensors of the run's checkpoint, if it goes on: data are scaled as those that the
             network was trained on, also where they have changed.
     """
@@ -93,6 +114,8 @@ class Loader:
     tensors: dict[str, Array] = field(default_factory=dict)
     scaled_as: dict[str, Array] = field(default_factory=dict)
     validation: "Part | None" = None
+    window: int = 0
+    measured: Measured | None = None
 
     @classmethod
     def open(
@@ -120,6 +143,8 @@ class Loader:
         if transform is not None and targets.task != REGRESSION:
             remedy = "leave it out, or say --task regression"
             raise InputError("the targets are classes", "--target-transform", remedy)
+        if train.blocks is not None:
+            check_streamed(config)
         if isinstance(validation, float):
             train, targets, validation = _split(train, targets, validation, config.seed)
         test, validation = (
@@ -133,7 +158,12 @@ class Loader:
                 for part in (test, validation)
             )
         scale = targets.task == REGRESSION and config.output in (None, "identity")
-        return cls(train, targets, test, scale, transform, validation=validation)
+        window = 0
+        if train.blocks is not None:
+            from distnn.data.streams import window_rows  # which rank 0 alone needs
+
+            window = window_rows(train.x.features, config.batch_size, config.window)
+        return cls(train, targets, test, scale, transform, validation=validation, window=window)
 
     def description(self) -> list[str]:
         """What was understood of the data: one line, and one for whatever else is to be known."""
@@ -152,29 +182,46 @@ class Loader:
         validation_items = 0 if self.validation is None else len(self.validation.x)
         parts = (self.train, self.test, self.validation)
         weighted = any(part is not None and part.weights is not None for part in parts)
+        block = 0
+        if self.train.blocks is not None:
+            weighted |= self.train.blocks.is_weighted
+            block = max(self.train.blocks.sizes)
         return Shape(
             targets.task, rows.features, targets.n_out, classes, len(rows), test_items,
-            validation_items, weighted,
+            validation_items, weighted, self.window, block,
         )  # fmt: skip
 
     def read(self, train: Dataset, test: Dataset | None, validation: Dataset | None = None) -> None:
-        """Fill the data sets; raises InputError for a value that is not finite or too large."""
-        values, where = self.targets.values, self.targets.where
-        write(train, self.train.x, values, where, None, self.train.weights)
-        self.tensors["data"] = digest(train)
+        """Fill the data sets; raises InputError for a value that is not finite or too large.
+
+        Of a training set that is read in windows, all is learnt and nothing written yet.
+        """
         scaling = self._recorded("scaling", train.X.shape[1] - 1)
-        if scaling is None:
-            preparation = self.train.preparation
-            mask = None if preparation is None else preparation.is_scaled
-            scaling = Scaling.measure(train.X, self.train.x.dtype, mask)
-        scaling.apply(train.X)
+        target_scaling = self._recorded("target_scaling", train.T.shape[1])
+        preparation = self.train.preparation
+        mask = None if preparation is None else preparation.is_scaled
+        if isinstance(train, StreamedDataset):
+            assert self.train.blocks is not None
+            encoder = Encoder.of(self.train.blocks, self.targets, self.transform)
+            self.measured = measured = measure(encoder, train)
+            self.tensors["data"] = measured.digest
+            source, dtype = self.train.x.dtype, train.X.dtype
+            scaling = scaling or measured.rows.feature_scaling(source, dtype, mask)
+            if self.scale_targets:
+                target_scaling = target_scaling or measured.targets.scaling(dtype)
+        else:
+            values, where = self.targets.values, self.targets.where
+            write(train, self.train.x, values, where, None, self.train.weights)
+            self.tensors["data"] = digest(train)
+            scaling = scaling or Scaling.measure(train.X, self.train.x.dtype, mask)
+            scaling.apply(train.X)
+            if self.scale_targets:
+                target_scaling = target_scaling or Scaling.standardise(train.T)
+                target_scaling.apply_targets(train.T)
         self._keep("scaling", scaling)
-        target_scaling = None
-        if self.scale_targets:
-            target_scaling = self._recorded("target_scaling", train.T.shape[1])
-            if target_scaling is None:
-                target_scaling = Scaling.standardise(train.T)
-            target_scaling.apply_targets(train.T)
+        if not self.scale_targets:
+            target_scaling = None
+        if target_scaling is not None:
             self._keep("target_scaling", target_scaling)
         for dataset, part in ((test, self.test), (validation, self.validation)):
             if dataset is not None and part is not None:
@@ -194,6 +241,19 @@ class Loader:
         if self.transform is not None:
             about["target_transform"] = self.transform
         return about, self.tensors
+
+    def found(self) -> Found:
+        """What every rank must know of a training set that is read in windows, after `read`."""
+        assert self.train.blocks is not None
+        assert self.measured is not None
+        encoder = Encoder.of(self.train.blocks, self.targets, self.transform)
+        scaling = saved_scaling(self.tensors, "scaling")
+        preparation = self.train.preparation
+        return Found(
+            replace(encoder, scaling=scaling, units=self.units()),
+            self.measured,
+            None if preparation is None else preparation.to_json(),
+        )
 
     def units(self) -> Units:
         """The unit of real targets, after `read`."""
@@ -227,12 +287,18 @@ class Loaded(NamedTuple):
 
 
 def load(
-    comm: Communicator, memory: SharedMemory, shape: Shape, loader: Loader | None, dtype: DTypeLike
+    comm: Communicator,
+    memory: SharedMemory,
+    shape: Shape,
+    loader: Loader | None,
+    dtype: DTypeLike,
+    config: TrainConfig | None = None,
 ) -> Loaded:
     """The training set, and test and validation set, if there are some. Collective.
 
     Args:
         loader: on rank 0.
+        config: says where the files are, for a training set that is read in windows.
 
     Raises:
         InputError: on every rank.
@@ -242,7 +308,13 @@ def load(
     def room(items: int) -> Dataset:
         return allocate(memory, items, *shape.sizes(dtype), shape.weighted)
 
-    train = room(shape.train_items)
+    train: Dataset
+    if shape.window:
+        specs = window_specs(shape.window_sizes, *shape.sizes(dtype), shape.weighted)
+        arrays = [memory.array(spec.shape, spec.dtype) for spec in specs]
+        train = StreamedDataset(memory, arrays, shape.window_sizes, shape.class_column)
+    else:
+        train = room(shape.train_items)
     test = room(shape.test_items) if shape.test_items else None
     validation = room(shape.validation_items) if shape.validation_items else None
 
@@ -253,7 +325,12 @@ def load(
         return loader.units().to_json()
 
     units = Units.from_json(comm.broadcast(comm.on_first(read)))
-    for dataset in filter(None, (train, test, validation)):
+    if isinstance(train, StreamedDataset):
+        assert config is not None
+        options, found = table_options(config), None if loader is None else loader.found()
+        begin_streaming(comm, train, config.data, config.target, options, found)
+    in_memory = [None if isinstance(train, StreamedDataset) else train, test, validation]
+    for dataset in filter(None, in_memory):
         share(comm, dataset)
         check_some(dataset, "weight")
     return Loaded(train, test, validation, units)

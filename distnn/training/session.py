@@ -31,6 +31,7 @@ from distnn.run.position import Position
 from distnn.training.dataset import Dataset
 from distnn.training.noise_scale import NoiseScale, noise_scale
 from distnn.training.slice_work import Profiler, SliceWork
+from distnn.training.streamed import StreamedDataset
 from distnn.training.vectors import layout_of
 
 Array = NDArray[Any]
@@ -91,7 +92,7 @@ class Session:
         self._make_work = make_work
         self._loss_sums = LossSums(comm, self.exchange.ownership)
         self._order_memory = SharedMemory(comm)
-        self._order = np.empty(0, np.intp)
+        self._order, self._items = np.empty(0, np.intp), -1
 
     # --- the vectors ---------------------------------------------------------------------------
 
@@ -145,13 +146,17 @@ class Session:
 
     def begin_epoch(self, dataset: Dataset) -> int:
         """Draw the order of the epoch that is under way; its number of steps."""
-        if len(self._order) != len(dataset):
+        if self._items != len(dataset):
+            self._items = len(dataset)
             self._order_memory.close()
-            self._order = self._order_memory.array((len(dataset),), np.intp)
+            if not isinstance(dataset, StreamedDataset):
+                self._order = self._order_memory.array((len(dataset),), np.intp)
             items = min(self.config.batch_size, len(dataset))
             watch = None if self._noise is None else self._noise.watched
             self.work = self._make_work(self.network, self.exchange, items, watch)
-        if self.comm.node_rank == 0 and self.config.shuffle:
+        if isinstance(dataset, StreamedDataset):
+            dataset.begin_epoch(self.config.seed, self.position.epoch, self.config.shuffle)
+        elif self.comm.node_rank == 0 and self.config.shuffle:
             epoch_order(len(dataset), self.config.seed, self.position.epoch, self._order)
         elif self.comm.node_rank == 0:
             self._order[:] = np.arange(len(dataset))
@@ -172,8 +177,7 @@ class Session:
             The largest stop request of all ranks, see `Exchange.finish`.
         """
         position, exchange, phase = self.position, self.exchange, self._phase
-        start = position.step * self.config.batch_size
-        batch = self._order[start : start + self.config.batch_size]
+        batch = self._batch(dataset)
         t = position.steps + 1
         rules, scale = self._rules(t, self.learning_rate(t, steps_total))
         self._scale[()] = scale / (_weight(dataset, batch) or 1)
@@ -200,6 +204,14 @@ class Session:
         if self._loss_sums.full:
             self.collect_losses(steps_total)
         return stop
+
+    def _batch(self, dataset: Dataset) -> NDArray[np.intp]:
+        """The rows of the next batch, for `Dataset.gather`."""
+        start = self.position.step * self.config.batch_size
+        end = start + self.config.batch_size
+        if isinstance(dataset, StreamedDataset):
+            return dataset.batch(start, end)
+        return self._order[start:end]
 
     def _weights(self, dataset: Dataset, rows: NDArray[np.intp], A0: Array) -> Array | None:
         """The weights of rows that go through a pass together, (..., b, 1) as A0; None for 1."""

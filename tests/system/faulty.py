@@ -62,6 +62,8 @@ def main(kind: str, rank: int, place: str) -> None:
         wrap("training.session", "Session.step", after(7))
     elif place == "evaluation":
         wrap("training.evaluation", "Evaluation._sums", after(1))
+    elif place == "window":  # in the thread that reads ahead
+        wrap("training.streamed", "StreamedDataset._read_block", after(9))
     elif rank == 0:  # in the middle of the second file
         wrap("run.checkpoint", "_write_all", after(12))
     else:  # writes no file, but all ranks have to hand over their states
