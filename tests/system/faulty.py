@@ -56,7 +56,17 @@ def main(kind: str, rank: int, place: str) -> None:
 
         return fault
 
-    if place == "start":
+    if place == "first line":
+        wrap("command", "default_to_one", after(0))
+    elif place == "start-up":
+        wrap("command", "_join", after(0))
+    elif place == "arguments":
+        wrap("parallel.comm.communicator", "Communicator.on_first", after(0))
+    elif place == "first step":
+        wrap("training.session", "Session.step", after(0))
+    elif place == "finish":
+        wrap("command", "_flush", after(0))
+    elif place == "start":
         wrap("training.loading", "load", after(0))
     elif place == "step":
         wrap("training.session", "Session.step", after(7))

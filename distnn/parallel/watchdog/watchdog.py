@@ -24,11 +24,15 @@ from distnn.parallel.comm.communicator import SHARED_MEMORY, Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.status import RankRow, SharedRow, StatusTable
 from distnn.parallel.watchdog import death_monitor, heartbeat, robust_mutex
-from distnn.parallel.watchdog.reports import describe_deaths, describe_rank, write_report
+from distnn.parallel.watchdog.reports import (
+    REPORT_SECONDS,
+    describe_deaths,
+    describe_rank,
+    write_report,
+)
 from distnn.parallel.watchdog.stall import StallDetector
 
 INTERVAL = 0.5  # seconds between two looks
-REPORT_SECONDS = 0.2  # that the launcher has to pass a text on; it drops what it has not read
 ABORT_SECONDS = 5  # that MPI has to end a job; then the system ends this process
 END_SECONDS = 2  # that MPI has to end in a program in which a rank has failed
 TOGETHER_SECONDS = 5.0  # in which an error of all ranks is raised on all of them
