@@ -31,7 +31,7 @@ def launched_ranks(environ: Mapping[str, str] = os.environ) -> tuple[int, str]:
 def launched_rank(
     environ: Mapping[str, str] = os.environ, names: tuple[str, ...] = RANKS
 ) -> int | None:
-    """This process's rank as the launcher has it, or another of its numbers; None if it has none."""
+    """This process's rank as the launcher has it, or another number."""
     return next((int(environ[name]) for name in names if environ.get(name, "").isdecimal()), None)
 
 

@@ -168,25 +168,24 @@ class _Watch:
         self._poll.unregister(handle)
         return (self.siblings or {})[handle]
 
-    def _not_here(self, host: str) -> list[str]:
-        """The ranks without a process, where all are on this machine."""
+    def _never_seen(self) -> list[int]:
+        """The ranks that had no process at any look, where all are on this machine."""
         local, ranks = launched_rank(names=LOCAL_SIZES), launched_ranks()[0]
-        here = {rank for _, rank in _siblings(self._launcher)}
-        late = [rank for rank in range(ranks) if rank not in here] if local == ranks else []
-        return [f"rank {rank} on {host} has ended, or has not started" for rank in late]
+        seen = {rank for _, rank in (self.siblings or {}).values()}
+        return [rank for rank in range(ranks) if rank not in seen] if local == ranks else []
 
     def _end(self, dead: list[tuple[int, int]]) -> None:
         host, limit = socket.gethostname(), f"more than {self._seconds:.0f} s (--stall-timeout)"
-        lines = [f"rank {rank} on {host} (process {process}) died" for process, rank in dead] or [
+        lines = [f"rank {rank} on {host} (process {process}) died" for process, rank in dead]
+        if self.siblings is not None:
+            late = self._never_seen()
+            lines += [f"rank {rank} on {host} has ended, or has not started" for rank in late]
+        halted = [
             f"rank {rank} on {host} (process {process}): it is {process_state(process)}"
             for process, rank in _siblings(self._launcher)
             if process_state(process) in HALTED
         ]
-        lines = (
-            lines
-            or self._not_here(host)
-            or [f"a rank has not started, or is stopped elsewhere; seen from {host}"]
-        )
+        lines = lines or halted or [f"a rank has not started, or is stopped; seen from {host}"]
         first = "in start-up" if dead else f"the start took {limit}"
         with socket.socket(socket.AF_UNIX) as claim:
             is_first = _claim(claim, self._launcher)
