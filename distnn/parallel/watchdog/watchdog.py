@@ -84,9 +84,12 @@ class Watchdog:
         os.write(self._wake_write, b"!")
 
     def leave(self) -> None:
-        """From now on this rank may end, and that is no failure; it is watched until it does."""
+        """From now on this rank may end, and that is no failure. Collective: ranks wait here for
+        one another, because in MPI's own end no thread runs that could watch them.
+        """
         self._status.enter("end")
         self._close_heartbeat()
+        self.comm.total(0)
         self._mark_done()
         if self._monitor is not None:
             self._monitor.returncode = 0  # it ends when the ranks have; nobody waits for it
