@@ -25,6 +25,7 @@ SCRIPT = "import sys; sys.path.append(sys.argv.pop()); "
 SCRIPT += "from distnn.parallel.watchdog.death_monitor import main; main(*sys.argv[1:])"
 START_SECONDS = 1.0  # longest that a rank waits for the monitor to be there
 LOOK_SECONDS = 1.0  # at most, to the next look at who has ended without a mark
+REAP_SECONDS = 1.0  # that a launcher has to take note of how the ranks ended
 LAUNCHER_SECONDS = 5.0  # that a launcher has to end what is left of a job
 
 
@@ -77,6 +78,7 @@ def main(handle: str, ranks: str, host: str) -> None:
         if table.claim_report():
             write_report(describe_deaths(table.dead_rows() or dead, host))
         _kill_the_rest(poll, alive)
+        _outlast(table)
 
 
 def _first_dead(table: StatusTable, poll: select.poll, alive: dict[int, RankRow]) -> list[RankRow]:
@@ -113,3 +115,16 @@ def _kill_the_rest(poll: select.poll, alive: dict[int, RankRow]) -> None:
             signal.pidfd_send_signal(process, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def _outlast(table: StatusTable) -> None:
+    """Stay, with the error stream open, until the launcher has noted how the ranks ended.
+
+    MPICH's ends with 0 if the first one did, unless it sees the others end by a signal while a
+    stream is still open.
+    """
+    until = time.monotonic() + REAP_SECONDS
+    while any(Path(f"/proc/{row.process}").exists() for row in table.rows):
+        if time.monotonic() > until:
+            return
+        time.sleep(0.01)
