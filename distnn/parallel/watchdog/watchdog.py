@@ -61,9 +61,10 @@ class Watchdog:
         self._detector = StallDetector(
             comm, self._table, self._host, has_heartbeat, self._heartbeat
         )
-        self._monitor = None
+        self._monitor: death_monitor.Monitor | None = None
         if comm.node_rank == 0 and comm.size > 1:
-            self._monitor = death_monitor.start(self._table, self._host)
+            self._monitor = comm.kept.setdefault("monitor", death_monitor.Monitor(self._host))
+            self._monitor.watch(self._table)
         self._parent = os.getppid()
         self._wake_read, self._wake_write = os.pipe()
         self._poll = select.poll()
@@ -92,7 +93,7 @@ class Watchdog:
         self.comm.total(0)
         self._mark_done()
         if self._monitor is not None:
-            self._monitor.returncode = 0  # it ends when the ranks have; nobody waits for it
+            self._monitor.forget()
 
     def close(self) -> None:
         """This rank is no longer watched, and watches no more."""
@@ -103,9 +104,6 @@ class Watchdog:
         self._thread.join()
         for handle in (self._wake_read, self._wake_write, *self._processes):
             os.close(handle)
-        if self._monitor is not None:
-            self._monitor.kill()
-            self._monitor.wait()
         self._status.move(RankRow(), SharedRow())
         if not table_in_use:
             os.close(self._table.handle)
