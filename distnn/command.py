@@ -3,6 +3,7 @@
 import contextlib
 import faulthandler
 import logging
+import os
 import signal
 import socket
 import sys
@@ -53,8 +54,7 @@ def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
     watch: Watchdog | None = None
     code = 0
     try:
-        comm, watch = _join(name)
-        guard.close()
+        comm, watch = _join(name, guard)
         comm.status.stall_timeout = stall_timeout(sys.argv[1:])
         from distnn.parallel.comm.communicator import finalize
         from distnn.parallel.watchdog.signals import StopSignals
@@ -67,18 +67,22 @@ def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
         _flush()
         watch.leave()
     except BaseException as error:
+        guard.close()
         if isinstance(error, SystemExit) and watch is None:
             raise
         _fail(watch, error)
+    # of a rank that is stopped even there the others are not told, but they end
+    signal.setitimer(signal.ITIMER_REAL, comm.status.stall_timeout)
     finalize()
     sys.exit(code)
 
 
-def _join(name: str) -> "tuple[Communicator, Watchdog]":
+def _join(name: str, guard: StartGuard) -> "tuple[Communicator, Watchdog]":
     """Load MPI and meet the other ranks; without an MPI that can be used, end here."""
     try:
         from distnn.parallel.comm.communicator import Communicator
     except InputError as error:  # every process finds it, and none can ask the others
+        guard.close()
         if launched_rank():
             time.sleep(1)  # a launcher may end all as soon as one has ended: rank 0 prints first
         else:
@@ -87,7 +91,9 @@ def _join(name: str) -> "tuple[Communicator, Watchdog]":
     from distnn.parallel.watchdog.watchdog import Watchdog
 
     comm = Communicator()
-    return comm, Watchdog(comm)
+    watch = Watchdog(comm)
+    guard.close()
+    return comm, watch
 
 
 def _outcome(name: str, command: Command, comm: "Communicator") -> int:
@@ -141,7 +147,9 @@ def _fail(watch: "Watchdog | None", error: BaseException | None) -> None:
     trace = "".join(traceback.format_exception(error))
     if watch is not None:
         watch.fail(1, f"failed:\n{trace}")
-    print(f"distnn: a rank on {socket.gethostname()} failed:\n{trace}", file=sys.stderr, flush=True)
+    rank = launched_rank() or 0
+    where = f"rank {rank} on {socket.gethostname()} (process {os.getpid()})"
+    print(f"distnn: {where} in start-up failed:\n{trace}", file=sys.stderr, flush=True)
     from distnn.parallel.watchdog.watchdog import end_job
 
     end_job(1)

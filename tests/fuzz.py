@@ -4,19 +4,32 @@ Sound config files, CSV tables, IDX and npz files are damaged in random ways, re
 as the commands read them. Each must be accepted, or refused in one line; another exception, more
 than 5 seconds or more than 2 GB of memory fail. Then 500 checkpoints are
 damaged: each must be refused, and the one before it be found, or give what was written.
+
+With `python tests/fuzz.py runs [INPUTS]` it is the files of a run that are edited, of which a
+training goes on and a set is evaluated: config.toml, metrics.jsonl, summary.json and the files
+beside them are damaged as above, and checkpoints forged: what they say is changed, and the digest
+made to fit.
 """
 
 import collections
+import contextlib
+import copy
+import functools
 import gzip
 import io
 import json
+import logging
+import operator
 import resource
+import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -25,8 +38,12 @@ from distnn.config.options import TrainConfig
 from distnn.config.toml_file import to_toml
 from distnn.data.rows import fill
 from distnn.data.sources import open_data
-from distnn.errors import InputError
+from distnn.errors import DistnnError, InputError
+from distnn.evaluate import evaluate
+from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.mpi import MPI
 from distnn.run import checkpoint
+from distnn.train import train
 from distnn.training.factory import resolve
 from distnn.training.loading import Loader
 
@@ -213,12 +230,104 @@ def checkpoints(folder: Path) -> None:
     print(f"checkpoints {dict(outcomes)}")
 
 
-def main(inputs: int) -> None:
+VALUES = [
+    None, True, -1, 0, 1, 2**31, 2**63, 2**200, -(2**63), 0.5, -0.0, 1e308, float("nan"),
+    float("inf"), "", "x", "\x1b[31m", "a\nb", "\0", "9" * 5000, [], [None], [[]], {}, {"a": {}},
+]  # fmt: skip
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths to all that nested dictionaries and lists hold."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    found: list[tuple[Any, ...]] = []
+    for key, one in inner:
+        found.append((*path, key))
+        if isinstance(one, (dict, list)):
+            found += places(one, (*path, key))
+    return found
+
+
+def forged(draw: Draw, path: Path, name: str, found: checkpoint.Checkpoint) -> None:
+    """Write a checkpoint that says something else, with a digest that fits."""
+    meta, tensors = copy.deepcopy(found.meta), dict(found.tensors)
+    for _ in range(draw.integers(1, 4)):
+        if draw.random() < 0.3:
+            one, two = draw.choice(sorted(tensors), 2, replace=False)
+            array = np.array(tensors[one])
+            tensors[one] = [
+                array.astype("i8"), array.reshape(-1)[:-1], np.full_like(array, 127), tensors[two],
+                array[None], array[:0],
+            ][draw.integers(6)]  # fmt: skip
+            if draw.random() < 0.2:
+                tensors[f"{one}x"] = tensors.pop(one)
+            continue
+        known = places(meta)
+        *outer, key = known[draw.integers(len(known))]
+        holder = functools.reduce(operator.getitem, outer, meta)
+        if isinstance(holder, dict) and draw.random() < 0.1:
+            del holder[key]
+        else:
+            holder[key] = VALUES[draw.integers(len(VALUES))]
+    dumps = functools.partial(json.dumps, sort_keys=True)  # NaN, too, unlike distnn
+    with mock.patch.object(checkpoint.json, "dumps", lambda value, **_: dumps(value)):
+        checkpoint.write(path, name, tensors, meta)
+
+
+def runs(inputs: int, folder: Path) -> None:
+    """Go on with and evaluate a run whose files were edited, so many times."""
+    comm, sound, run = Communicator(MPI.COMM_SELF), folder / "sound", folder / "run"
+    data = folder / "set.csv"
+    data.write_bytes(b"a,b,kind\n" + b"".join(b"%d,%d,%d\n" % (i, i % 7, i % 2) for i in range(40)))
+    words = ["--data", str(data), "--target", "kind", "--slices", "2", "--hidden", "3"]
+    start = ["--batch-size", "16", "--epochs", "2", "--progress", "off", "--run-dir", str(run)]
+    train(comm, [*words, *start])
+    run.rename(sound)
+    found = checkpoint.newest(sound / "checkpoints", print)
+    assert found is not None
+    logging.disable()
+    outcomes: collections.Counter[str] = collections.Counter()
+    for number in range(inputs):
+        draw = np.random.default_rng([number, 7])
+        shutil.copytree(sound, run)
+        texts = sorted(path for path in run.iterdir() if path.is_file() and path.stat().st_size)
+        if draw.random() < 0.6:
+            forged(draw, run / "checkpoints", found.path.stem, found)
+        if draw.random() < 0.6:
+            edited = texts[draw.integers(len(texts))]
+            edited.write_bytes(damaged(draw, edited.read_bytes()))
+        for command, given in (
+            (train, ["--run-dir", str(run), "--resume", "--epochs", "3", "--progress", "off"]),
+            (evaluate, [str(run), "--data", str(data)]),
+        ):
+            signal.alarm(SECONDS)
+            try:
+                with contextlib.redirect_stdout(io.StringIO()) as told:
+                    command(comm, given)
+                outcomes[f"{command.__name__}: done"] += 1
+            except DistnnError as error:
+                outcomes[f"{command.__name__}: refused"] += 1
+                if not str(error).isprintable():
+                    raise AssertionError(f"run {number}: {error!r}") from error
+            except BaseException:
+                print(f"run {number}: {command.__name__}", file=sys.stderr)
+                raise
+            signal.alarm(0)
+            if not told.getvalue().replace("\n", "").isprintable():
+                raise AssertionError(f"run {number}: printed {told.getvalue()!r}")
+        shutil.rmtree(run)
+    print(f"{inputs} edited runs {dict(sorted(outcomes.items()))}")
+
+
+def main(words: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    inputs = int(words[-1]) if words and words[-1].isdecimal() else 10_000
     with tempfile.TemporaryDirectory() as folder:
+        if "runs" in words:
+            runs(inputs, Path(folder))
+            return
         fuzz(inputs, Path(folder))
         checkpoints(Path(folder) / "checkpoints")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
+    main(sys.argv[1:])

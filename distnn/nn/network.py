@@ -1,6 +1,7 @@
 """A dense network: its shape, its weights, and its passes on one machine."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -309,8 +310,8 @@ def _checked_widths(layers: Sequence[int]) -> tuple[int, ...]:
 
 
 def _checked_dtype(dtype: object) -> str:
-    try:
-        name = np.dtype(dtype).name  # type: ignore[call-overload]
-    except TypeError:
-        name = dtype
+    name: object = dtype
+    if isinstance(dtype, (str, type, np.dtype)):  # numpy takes much else for a dtype
+        with suppress(TypeError):
+            name = np.dtype(dtype).name
     return choice(name, "dtype", DTYPES)

@@ -166,6 +166,8 @@ def test_rows_that_do_not_fit(X, T, says):
         ({"init": "xavier"}, "init: there is no 'xavier'; known: glorot, he, lecun, normal"),
         ({"dtype": "float16"}, "dtype: "),
         ({"dtype": "half precision"}, "dtype: "),
+        ({"dtype": {"a": {}}}, "dtype: "),
+        ({"dtype": None}, "dtype: "),
         ({"seed": -1}, "seed: "),
         ({"seed": 0.5}, "seed: "),
         ({"seed": 2**63}, "seed: "),

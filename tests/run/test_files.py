@@ -1,10 +1,12 @@
 """Files that are whole or not there, and outputs that are no files."""
 
+import errno
 import os
 import threading
 
 import pytest
 
+from distnn.run import files
 from distnn.run.files import leftovers, write_output, write_whole
 
 
@@ -54,3 +56,34 @@ def test_an_output_that_is_a_directory(tmp_path):
     with pytest.raises(IsADirectoryError):
         write_output(tmp_path, fill)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_content_is_on_the_disk_before_the_name_is_and_the_name_at_the_end(
+    tmp_path, monkeypatch
+):
+    done = []
+
+    def flush(handle):
+        done.append("flush " + os.readlink(f"/proc/self/fd/{handle}").rpartition("/")[2][:5])
+
+    def replace(old, new):
+        done.append("rename")
+        os.rename(old, new)
+
+    monkeypatch.setattr(files.os, "fsync", flush)
+    monkeypatch.setattr(files.os, "replace", replace)
+    write_whole(tmp_path / "file", fill)
+    assert done == ["flush .file", "rename", f"flush {tmp_path.name[:5]}"]
+
+
+@pytest.mark.parametrize(("number", "is_raised"), [(errno.EIO, True), (errno.EINVAL, False)])
+def test_a_directory_that_cannot_be_flushed(tmp_path, monkeypatch, number, is_raised):
+    def fail(handle):
+        raise OSError(number, "injected")
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    if is_raised:
+        with pytest.raises(OSError, match="injected"):
+            files.flush_directory(tmp_path)
+    else:
+        files.flush_directory(tmp_path)

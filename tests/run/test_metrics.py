@@ -1,7 +1,9 @@
 """Metrics: the same bits back, the same bytes after a resume."""
 
+import errno
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -82,3 +84,29 @@ def test_nothing_is_written_through_a_link(tmp_path):
     with pytest.raises(OSError, match="symbolic links"):
         metrics.append(tmp_path / "metrics.jsonl", [{"epoch": 1}])
     assert not (tmp_path / "target").exists()
+
+
+def test_a_line_that_cannot_be_kept_leaves_those_before(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    metrics.append(path, [{"epoch": 1}])
+    before = path.read_bytes()
+
+    def fail(handle):
+        raise OSError(errno.EIO, "injected")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics.os, "fsync", fail)
+        with pytest.raises(OSError, match="injected"):
+            metrics.append(path, [{"epoch": 2}])
+    assert path.read_bytes() == before
+
+
+def test_lines_are_on_the_disk_and_so_is_the_name_of_a_new_file(tmp_path, monkeypatch):
+    flushed = []
+    path = tmp_path / "metrics.jsonl"
+    monkeypatch.setattr(
+        metrics.os, "fsync", lambda handle: flushed.append(os.readlink(f"/proc/self/fd/{handle}"))
+    )
+    metrics.append(path, [{"epoch": 1}])
+    metrics.append(path, [{"epoch": 2}])
+    assert flushed == [str(path), str(tmp_path), str(path)]

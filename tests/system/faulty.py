@@ -15,8 +15,9 @@ from typing import Any
 from distnn.blas_threads import default_to_one
 
 
-def go_wrong(kind: str) -> None:
+def go_wrong(kind: str, seconds: float = 0) -> None:
     """The fault itself; it must end the job, whatever happens on this rank afterwards."""
+    time.sleep(seconds)
     Path(os.environ["DISTNN_FAULT"]).write_text(str(time.time()))
     if kind == "exception":
         raise RuntimeError("injected")
@@ -49,14 +50,25 @@ def main(kind: str, rank: int, place: str) -> None:
     own = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0")))
     calls = iter(range(1_000_000))
 
-    def after(number: int) -> Callable[..., None]:
+    def after(number: int, seconds: float = 0) -> Callable[..., None]:
         def fault(*args: Any) -> None:
             if own == rank and next(calls) == number:
-                go_wrong(kind)
+                go_wrong(kind, seconds)
 
         return fault
 
-    if place == "start":
+    if place == "first line":
+        # later, so that the others have come to theirs: before, nobody is there who could tell
+        wrap("command", "default_to_one", after(0, 0.5))
+    elif place == "start-up":
+        wrap("command", "_join", after(0, 0.5))
+    elif place == "arguments":
+        wrap("parallel.comm.communicator", "Communicator.on_first", after(0))
+    elif place == "first step":
+        wrap("training.session", "Session.step", after(0))
+    elif place == "finish":
+        wrap("command", "_flush", after(0))
+    elif place == "start":
         wrap("training.loading", "load", after(0))
     elif place == "step":
         wrap("training.session", "Session.step", after(7))

@@ -9,6 +9,7 @@ from distnn.data.order import epoch_order
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
+from distnn.parallel.reduction import loss_sums
 from distnn.run.position import Position
 from distnn.training.arrays import from_arrays
 from distnn.training.dataset import Dataset
@@ -185,4 +186,64 @@ def test_a_node_needs_what_a_session_takes(
     one = Session(comm, network, Adam(), TrainConfig(batch_size=64, slices=slices, update=update))
     needed = vector_bytes(network, Adam(), comm, one.config)
     assert sum(taken) <= needed <= sum(taken) + MARGIN + (1 << 16)
+    one.close()
+
+
+def alone() -> Communicator:
+    return Communicator(MPI.COMM_SELF)
+
+
+def test_losses_of_a_long_epoch_are_all_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are summed whenever so many steps are kept."""
+    means = []
+    for kept in (256, 4):
+        monkeypatch.setattr(loss_sums, "STEPS", kept)
+        one = session(alone(), batch=2)
+        samples = data(one.comm, 21, one.network)
+        for _ in range(one.begin_epoch(samples)):
+            one.step(samples, 11)
+        means.append(one.end_epoch(samples, 11))
+        one.close()
+    assert means[0] == means[1]
+
+
+def test_dropout_draws_another_mask_in_each_step() -> None:
+    network = Network([3, 40, 2], dtype="float64", dropout=0.5)
+    one = Session(alone(), network, SGD(1e-300), TrainConfig(batch_size=8, slices=2))
+    one.start(None)
+    rows = np.tile([0.3, -1.0, 2.0], (8, 1))  # equal rows: only masks tell steps apart
+    samples = from_arrays(one.comm, SharedMemory(one.comm), network, rows, np.zeros(8, int))
+    losses = set()
+    for _ in range(4):
+        one.begin_epoch(samples)
+        one.step(samples, 4)
+        losses.add(one.end_epoch(samples, 4))
+    one.close()
+    assert len(losses) == 4
+
+
+def test_what_is_not_finite_is_seen_in_weights_and_state_and_what_is_large_is_kept() -> None:
+    network = Network([3, 4, 2], dtype="float32")
+    one = Session(alone(), network, Adam(0.1), TrainConfig(batch_size=8, slices=2))
+    one.start(None)
+    one.exchange.weights[:] = 3e38  # whose sum overflows
+    with np.errstate(over="ignore"):
+        one.check_finite()
+    for vector in (one.exchange.weights, *one.exchange.state.values()):
+        kept, vector[5] = vector[5], np.nan
+        with pytest.raises(DivergenceError, match="no longer finite"), np.errstate(all="ignore"):
+            one.check_finite()
+        vector[5] = kept
+    one.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "items"),
+    [((0, 0), (0, 2), 16), ((0, 2), (1, 0), 4), ((0, 0), (0, 3), 20), ((1, 1), (3, 2), 48)],
+)
+def test_items_since_a_position(before: tuple[int, int], now: tuple[int, int], items: int) -> None:
+    """Epochs of 20 items in batches of 8: the third has 4."""
+    one = session(alone())
+    one.position.epoch, one.position.step = now
+    assert one.items_since(Position(epoch=before[0], step=before[1]), 20) == items
     one.close()

@@ -60,12 +60,14 @@ class Communicator:
         mpi: the mpi4py communicator of all ranks, in this order.
         node_comm, leader_comm: of this node's ranks; of all leaders, None on other ranks.
         status: where this rank is in its work, for others to see.
+        kept: what others keep by a name as long as this one is used; `free` closes it.
     """
 
     def __init__(self, base: "MPI.Comm | None" = None, *, shared: bool = True) -> None:
         base = MPI.COMM_WORLD if base is None else base
         self._base, self.status = base, RankStatus()
         self._unshared: Communicator | None = None
+        self.kept: dict[str, Any] = {}
         node_comm = _node_communicator(base, shared)
         first = np.array(base.rank)
         node_comm.Bcast(first)  # the leader's rank names the node
@@ -84,6 +86,8 @@ class Communicator:
 
     def free(self) -> None:
         """Give the MPI communicators back; this one cannot be used afterwards."""
+        for one in self.kept.values():
+            one.close()
         for comm in (self.mpi, self._ending, self.node_comm, self.leader_comm):
             if comm is not None:
                 comm.Free()

@@ -14,6 +14,7 @@ REMEDY = "use the mpirun that stands beside this Python, or the Python of that m
 # a launcher's variable for each number of ranks, and the MPI whose launcher sets it
 SIZES = {"OMPI_COMM_WORLD_SIZE": "Open MPI", "PMI_SIZE": "MPICH", "SLURM_STEP_NUM_TASKS": ""}
 RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 
 
@@ -30,7 +31,7 @@ def launched_ranks(environ: Mapping[str, str] = os.environ) -> tuple[int, str]:
 def launched_rank(
     environ: Mapping[str, str] = os.environ, names: tuple[str, ...] = RANKS
 ) -> int | None:
-    """This process's rank as the launcher has it; None where it says nothing."""
+    """This process's rank as the launcher has it, or another number."""
     return next((int(environ[name]) for name in names if environ.get(name, "").isdecimal()), None)
 
 

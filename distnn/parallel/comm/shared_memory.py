@@ -13,6 +13,7 @@ from distnn.errors import DistnnError
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 
+WINDOW = 1 << 18  # bytes of the smallest: making one takes as long as many small steps
 PAGE = 4096  # pages, so that the rank that first writes an array has it in its own memory
 
 
@@ -58,6 +59,7 @@ class SharedMemory:
     def __init__(self, comm: Communicator) -> None:
         self.comm = comm
         self._windows: list[MPI.Win] = []
+        self._rest = np.empty(0, np.uint8)  # of the last window
 
     def arrays(self, spec: ArraySpec) -> list[np.ndarray]:
         """Zero-filled arrays, the same memory on every rank of the node.
@@ -94,11 +96,19 @@ class SharedMemory:
                 window.Unlock_all()
                 window.Free()
         self._windows.clear()
+        self._rest = np.empty(0, np.uint8)
 
     def _allocate(self, size: int) -> np.ndarray:
         """From `size` bytes those after the first page's start; private for a rank alone."""
         if self.comm.node_size == 1:
             return _from_page(np.zeros(size, np.uint8))
+        if size > len(self._rest):
+            self._rest = self._window(max(size, WINDOW))
+        part, self._rest = self._rest[:size], self._rest[size:]
+        return _from_page(part)
+
+    def _window(self, size: int) -> np.ndarray:
+        """`size` bytes of a window of their own."""
         own = size if self.comm.node_rank == 0 else 0
         comm = cast("MPI.Intracomm", self.comm.node_comm)
         with self.comm.status.waiting():
@@ -106,7 +116,7 @@ class SharedMemory:
             window.Lock_all(MPI.MODE_NOCHECK)
         self._windows.append(window)
         buffer, _ = window.Shared_query(0)
-        return _from_page(np.asarray(memoryview(cast(Any, buffer)), np.uint8)[:size])
+        return np.asarray(memoryview(cast(Any, buffer)), np.uint8)[:size]
 
 
 def _from_page(memory: np.ndarray) -> np.ndarray:

@@ -1,14 +1,18 @@
 """A process beside a node's ranks that reports which of them died.
 
 Some launchers end all ranks as soon as one is dead, before any of them can report which one it was.
-They do not end this process, which has a session of its own; it ends when the ranks have.
+They do not end this process, which has a session of its own. It takes longer to start than a small
+fit: one process watches over one fit after the other, and ends with the rank that started it.
 """
 
 import os
 import select
 import signal
+import socket
 import sys
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,25 +29,62 @@ SCRIPT = "import sys; sys.path.append(sys.argv.pop()); "
 SCRIPT += "from distnn.parallel.watchdog.death_monitor import main; main(*sys.argv[1:])"
 START_SECONDS = 1.0  # longest that a rank waits for the monitor to be there
 LOOK_SECONDS = 1.0  # at most, to the next look at who has ended without a mark
+REAP_SECONDS = 1.0  # that a launcher has to take note of how the ranks ended
 LAUNCHER_SECONDS = 5.0  # that a launcher has to end what is left of a job
 
 
-def start(table: StatusTable, host: str) -> "subprocess.Popen[bytes]":
-    """Start the monitor of a node's ranks.
+class Monitor:
+    """The process, as the rank has it that starts it: when it is first needed.
 
     Python runs isolated: no module of the working directory or of the user's is imported.
     """
-    import subprocess
 
-    arguments = [str(table.handle), str(len(table.rows)), host, str(PACKAGE.parent)]
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", SCRIPT, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        pass_fds=[table.handle],
-        start_new_session=True,
-        close_fds=True,
-    )
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._end: Callable[[], object] = lambda: None
+
+    def watch(self, table: StatusTable) -> None:
+        """Watch over the ranks of a table until all are done."""
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self._start()
+        assert self._socket is not None
+        socket.send_fds(self._socket, [str(len(table.rows)).encode()], [table.handle])
+
+    def close(self) -> None:
+        """End the process, once all are done."""
+        self._end()
+
+    def forget(self) -> None:
+        """Nobody waits for it any more: this process ends, and then the monitor does."""
+        if self._process is not None:
+            self._process.returncode = 0
+
+    def _start(self) -> None:
+        import subprocess
+
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            arguments = [str(theirs.fileno()), self._host, str(PACKAGE.parent)]
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", SCRIPT, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                close_fds=True,
+            )
+        # also where nobody closes it; not at the program's end, when some rank may have failed
+        finish = weakref.finalize(self, _finish, self._socket, self._process)
+        finish.atexit = False
+        self._end = finish
+
+
+def _finish(tables: socket.socket, process: "subprocess.Popen[bytes]") -> None:
+    tables.close()
+    process.wait()
 
 
 def wait_for_start(table: StatusTable) -> None:
@@ -61,9 +102,18 @@ def open_process(process: int) -> int | None:
         return None
 
 
-def main(handle: str, ranks: str, host: str) -> None:
-    """Wait until every rank has ended; report the first one that did so before it was done."""
-    table = StatusTable(int(handle), int(ranks))
+def main(handle: str, host: str) -> None:
+    """Watch over the ranks of each table that comes, until nobody sends one or a rank has died."""
+    with socket.socket(fileno=int(handle)) as tables:
+        while True:
+            ranks, handles, _, _ = socket.recv_fds(tables, 64, 1)
+            if not handles or watch(StatusTable(handles[0], int(ranks)), host):
+                return
+            os.close(handles[0])
+
+
+def watch(table: StatusTable, host: str) -> bool:
+    """Wait until every rank is done; report the first one that ended before, and return True."""
     poll, alive, dead = select.poll(), {}, []
     for row in table.rows:
         process = open_process(row.process)
@@ -73,20 +123,25 @@ def main(handle: str, ranks: str, host: str) -> None:
         elif not Path(f"/proc/{row.process}").exists() and not row.done:
             dead.append(row)
     table.shared.monitored = 1
-    if dead := dead or _first_dead(table, poll, alive):
+    dead = dead or _first_dead(table, poll, alive)
+    if dead:
         if table.claim_report():
             write_report(describe_deaths(table.dead_rows() or dead, host))
         _kill_the_rest(poll, alive)
+        _outlast(table)
+    for process in alive:
+        os.close(process)
+    return bool(dead)
 
 
 def _first_dead(table: StatusTable, poll: select.poll, alive: dict[int, RankRow]) -> list[RankRow]:
     """Who died first, or was found dead at the same look; none if all were done."""
     uses_mutexes = True
-    while alive:
+    while any(not row.done for row in alive.values()):
         seen = [(mutex, mutex.state) for mutex in table.mutexes]  # once: it may change any time
         if dead := table.dead_rows():
             return dead
-        timeout = 0 if uses_mutexes else None
+        timeout = 0 if uses_mutexes else 1000 * LOOK_SECONDS
         ended = [_forget(poll, alive, process) for process, _ in poll.poll(timeout)]
         if dead := [row for row in ended if not row.done]:
             return dead
@@ -113,3 +168,16 @@ def _kill_the_rest(poll: select.poll, alive: dict[int, RankRow]) -> None:
             signal.pidfd_send_signal(process, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def _outlast(table: StatusTable) -> None:
+    """Stay, with the error stream open, until the launcher has noted how the ranks ended.
+
+    MPICH's ends with 0 if the first one did, unless it sees the others end by a signal while a
+    stream is still open.
+    """
+    until = time.monotonic() + REAP_SECONDS
+    while any(Path(f"/proc/{row.process}").exists() for row in table.rows):
+        if time.monotonic() > until:
+            return
+        time.sleep(0.01)

@@ -12,7 +12,7 @@ import numpy as np
 
 from distnn.errors import DistnnError, InputError
 from distnn.parallel.comm.mpi import MPI
-from distnn.parallel.watchdog.reports import write_report
+from distnn.parallel.watchdog.reports import REPORT_SECONDS, write_report
 from distnn.parallel.watchdog.start import StartGuard, not_arrived
 from distnn.parallel.watchdog.watchdog import end_job
 
@@ -90,6 +90,6 @@ def _exchange(base: "MPI.Intracomm", where: str, seconds: float, numbers: list[i
         is_lowest = not (table[: base.rank, PRESENT] == 1).any()
         if waited > seconds + SHORT_LIMIT + (0 if is_lowest else TURN):
             write_report(not_arrived(missing, where, seconds))
-            time.sleep(0.2)  # the launcher drops what it has not read
+            time.sleep(REPORT_SECONDS)
             end_job(1)
     return table

@@ -7,6 +7,7 @@ from pathlib import Path
 from distnn.parallel.comm.status import PHASES, RankRow
 
 STATES = {"T": "stopped by a signal", "t": "held by a debugger", "Z": "dead", "X": "dead"}
+REPORT_SECONDS = 0.2  # that the launcher has to pass a text on; it drops what it has not read
 HALTED = set(STATES.values())
 STATES |= {"R": "running", "S": "sleeping", "D": "waiting for a disk or network"}
 

@@ -24,11 +24,15 @@ from distnn.parallel.comm.communicator import SHARED_MEMORY, Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.status import RankRow, SharedRow, StatusTable
 from distnn.parallel.watchdog import death_monitor, heartbeat, robust_mutex
-from distnn.parallel.watchdog.reports import describe_deaths, describe_rank, write_report
+from distnn.parallel.watchdog.reports import (
+    REPORT_SECONDS,
+    describe_deaths,
+    describe_rank,
+    write_report,
+)
 from distnn.parallel.watchdog.stall import StallDetector
 
 INTERVAL = 0.5  # seconds between two looks
-REPORT_SECONDS = 0.2  # that the launcher has to pass a text on; it drops what it has not read
 ABORT_SECONDS = 5  # that MPI has to end a job; then the system ends this process
 END_SECONDS = 2  # that MPI has to end in a program in which a rank has failed
 TOGETHER_SECONDS = 5.0  # in which an error of all ranks is raised on all of them
@@ -57,9 +61,10 @@ class Watchdog:
         self._detector = StallDetector(
             comm, self._table, self._host, has_heartbeat, self._heartbeat
         )
-        self._monitor = None
+        self._monitor: death_monitor.Monitor | None = None
         if comm.node_rank == 0 and comm.size > 1:
-            self._monitor = death_monitor.start(self._table, self._host)
+            self._monitor = comm.kept.setdefault("monitor", death_monitor.Monitor(self._host))
+            self._monitor.watch(self._table)
         self._parent = os.getppid()
         self._wake_read, self._wake_write = os.pipe()
         self._poll = select.poll()
@@ -80,12 +85,15 @@ class Watchdog:
         os.write(self._wake_write, b"!")
 
     def leave(self) -> None:
-        """From now on this rank may end, and that is no failure; it is watched until it does."""
+        """From now on this rank may end, and that is no failure. Collective: ranks wait here for
+        one another, because in MPI's own end no thread runs that could watch them.
+        """
         self._status.enter("end")
         self._close_heartbeat()
+        self.comm.total(0)
         self._mark_done()
         if self._monitor is not None:
-            self._monitor.returncode = 0  # it ends when the ranks have; nobody waits for it
+            self._monitor.forget()
 
     def close(self) -> None:
         """This rank is no longer watched, and watches no more."""
@@ -96,9 +104,6 @@ class Watchdog:
         self._thread.join()
         for handle in (self._wake_read, self._wake_write, *self._processes):
             os.close(handle)
-        if self._monitor is not None:
-            self._monitor.kill()
-            self._monitor.wait()
         self._status.move(RankRow(), SharedRow())
         if not table_in_use:
             os.close(self._table.handle)

@@ -33,10 +33,11 @@ sys.stdin.readline()
 """
 MONITOR = """
 import sys
+from distnn.parallel.comm.status import StatusTable
 from distnn.parallel.watchdog import death_monitor
 death_monitor.LAUNCHER_SECONDS = 0.1
 death_monitor.LOOK_SECONDS = 3600
-death_monitor.main(*sys.argv[1:])
+death_monitor.watch(StatusTable(int(sys.argv[1]), int(sys.argv[2])), sys.argv[3])
 """
 
 
@@ -132,8 +133,8 @@ def test_nobody_is_waited_for_who_releases_between_two_looks(node, monkeypatch):
 
     def wait_for_release(seen, seconds):
         waited_for.extend(state for _, state in seen)
-        for rank in node.ranks:
-            rank.kill()
+        for row in node.table.rows:
+            row.done = 1
         return bool(seen)
 
     waited_for = []
@@ -141,7 +142,6 @@ def test_nobody_is_waited_for_who_releases_between_two_looks(node, monkeypatch):
     monkeypatch.setattr(death_monitor, "wait_for_release", wait_for_release)
     poll, alive = select.poll(), {}
     for rank, row in zip(node.ranks, node.table.rows, strict=True):
-        row.done = 1
         alive[handle := os.pidfd_open(rank.pid)] = row
         poll.register(handle, select.POLLIN)
     assert death_monitor._first_dead(table, poll, alive) == []
@@ -163,13 +163,46 @@ def test_no_module_of_the_user_is_executed(tmp_path, monkeypatch, beside):
         file.truncate(StatusTable.bytes(1))
         table = StatusTable(file.fileno(), 1)
         table.rows[0].process = os.getpid()
-        monitor = death_monitor.start(table, "host")
-        try:
-            until = time.monotonic() + 20
-            while not table.shared.monitored and time.monotonic() < until:
-                time.sleep(0.01)
-        finally:
-            monitor.kill()
-            monitor.wait()
+        monitor = death_monitor.Monitor("host")
+        monitor.watch(table)
+        until = time.monotonic() + 20
+        while not table.shared.monitored and time.monotonic() < until:
+            time.sleep(0.01)
+        table.rows[0].done = 1
+        monitor.close()
     assert table.shared.monitored
     assert not (tmp_path / "executed").exists()
+
+
+def test_one_process_watches_over_one_table_after_the_other():
+    monitor, processes = death_monitor.Monitor("host"), set()
+    for _ in range(3):
+        with tempfile.TemporaryFile() as file:
+            file.truncate(StatusTable.bytes(1))
+            table = StatusTable(file.fileno(), 1)
+            table.rows[0].process = os.getpid()
+            monitor.watch(table)
+            until = time.monotonic() + 20
+            while not table.shared.monitored and time.monotonic() < until:
+                time.sleep(0.001)
+            assert table.shared.monitored
+            processes.add(monitor._process.pid)
+            before = len(os.listdir(f"/proc/{monitor._process.pid}/fd"))
+            table.rows[0].done = 1
+    monitor.close()
+    assert len(processes) == 1
+    assert before < 10
+
+
+def test_a_monitor_that_was_killed_is_started_again():
+    monitor = death_monitor.Monitor("host")
+    with tempfile.TemporaryFile() as file:
+        file.truncate(StatusTable.bytes(1))
+        table = StatusTable(file.fileno(), 1)
+        table.rows[0].process, table.rows[0].done = os.getpid(), 1
+        monitor.watch(table)
+        monitor._process.kill()
+        monitor._process.wait()
+        monitor.watch(table)
+        monitor.close()
+    assert monitor._process.returncode == 0

@@ -1,0 +1,161 @@
+"""Do tests notice wrong code? `python tests/mutate.py [--count N] [--seed N] [PART ...]`
+
+Draws small mistakes in the files of the parts (a comparison, an operator, a constant or a condition
+that is another one, a call that is left out), makes one at a time in a copy of the project, and
+runs the tests of that part, serially and then on two and three ranks, until one fails or hangs. A
+line is printed for each, and a table at the end; whoever reads it decides which of those that
+survived mean the same as what was there.
+"""
+
+import argparse
+import ast
+import collections
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+MPIRUN = Path(sys.executable).with_name("mpirun")
+SECONDS = 150  # of one test run; a longer one hangs
+OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult, ast.Div: ast.Mult, ast.And: ast.Or, ast.Or: ast.And,
+}  # fmt: skip
+PARTS = {
+    "session": (["distnn/training/session.py"], [
+        "tests/training/test_session.py", "tests/training/test_steady_state.py",
+        "tests/training/test_any_ranks.py", "tests/training/test_trainer.py",
+    ]),
+    "reduction": (["distnn/parallel/reduction"], ["tests/parallel/reduction"]),
+    "watchdog": (["distnn/parallel/watchdog"], [
+        "tests/parallel/watchdog", "tests/training/test_trainer_errors.py",
+        "tests/system/test_start.py", "tests/system/test_failures.py",
+    ]),
+    "run": (["distnn/run"], [
+        "tests/run", "tests/training/test_run_files.py", "tests/training/test_trainer_files.py",
+    ]),
+}  # fmt: skip
+
+
+def files(part: str) -> list[Path]:
+    """The modules of a part."""
+    found = []
+    for name in PARTS[part][0]:
+        path = ROOT / name
+        found += [path] if path.is_file() else sorted(path.glob("*.py"))
+    return found
+
+
+def _change(node: ast.AST) -> ast.AST | None:
+    """The mistake that is made at a node; None where there is none."""
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in OPERATORS:
+        ops = [OPERATORS[type(node.ops[0])](), *node.ops[1:]]
+        return ast.Compare(node.left, ops, node.comparators)
+    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+        return ast.BinOp(node.left, OPERATORS[type(node.op)](), node.right)
+    if isinstance(node, ast.BoolOp):
+        return ast.BoolOp(OPERATORS[type(node.op)](), node.values)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return node.operand
+    if isinstance(node, (ast.If, ast.While)):
+        return type(node)(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
+    if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float)):
+        return ast.Constant(not node.value if isinstance(node.value, bool) else node.value + 1)
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        return ast.Pass()
+    return None
+
+
+def _places(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None]]:
+    """Where a node can be replaced: its parent, the field, and the index in it."""
+    for parent in ast.walk(tree):
+        if isinstance(parent, (ast.JoinedStr, ast.Raise)):
+            continue  # messages
+        for field, value in ast.iter_fields(parent):
+            if field in ("annotation", "returns"):
+                continue
+            if isinstance(value, list):
+                yield from ((parent, field, at) for at in range(len(value)))
+            elif isinstance(value, ast.AST):
+                yield parent, field, None
+
+
+def mutants(path: Path) -> list[tuple[int, str, str]]:
+    """Line, what is changed, and the whole text of each mutant of a file."""
+    source = path.read_text()
+    found = []
+    for number in range(len(list(_places(ast.parse(source))))):
+        tree = ast.parse(source)
+        parent, field, at = list(_places(tree))[number]
+        holder = getattr(parent, field)
+        old = holder if at is None else holder[at]
+        new = _change(old) if isinstance(old, ast.AST) else None
+        if new is None:
+            continue
+        before = ast.unparse(old).splitlines()[0]
+        if at is None:
+            setattr(parent, field, new)
+        else:
+            holder[at] = new
+        ast.fix_missing_locations(tree)
+        after = ast.unparse(new).splitlines()[0]
+        found.append((getattr(old, "lineno", 0), f"{before} -> {after}", ast.unparse(tree)))
+    return found
+
+
+def killed_by(copy: Path, tests: list[str]) -> str:
+    """The run that fails; empty if none does."""
+    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    runs = {"serial": [*pytest, *tests]}
+    for ranks in ("2", "3"):
+        runs[f"{ranks} ranks"] = [str(MPIRUN), "-n", ranks, *pytest, "--only-mpi", *tests]
+    for name, command in runs.items():
+        process = subprocess.Popen(
+            command, cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)}, text=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            code = process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # mpirun ends its ranks
+            process.wait()
+            return f"{name}, hangs"
+        if code not in (0, 5):  # 5: no test of this kind
+            return name
+    return ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--count", type=int, default=20, help="of each part")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    counts: collections.Counter[tuple[str, bool]] = collections.Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*"))
+        for part in options.parts:
+            drawn = [(path, *mutant) for path in files(part) for mutant in mutants(path)]
+            random.Random(f"{options.seed} {part}").shuffle(drawn)
+            for path, line, what, text in drawn[: options.count]:
+                target = copy / path.relative_to(ROOT)
+                target.write_text(text)
+                killer = killed_by(copy, PARTS[part][1])
+                shutil.copy(path, target)
+                counts[part, bool(killer)] += 1
+                print(f"{killer or 'SURVIVED':16} {path.name}:{line} {what}", flush=True)
+    for part in options.parts:
+        total = counts[part, True] + counts[part, False]
+        print(f"{part:10} {counts[part, True]} of {total} killed")
+
+
+if __name__ == "__main__":
+    main()
