@@ -217,7 +217,7 @@ def test_dropout_draws_another_mask_in_each_step() -> None:
     for _ in range(4):
         one.begin_epoch(samples)
         one.step(samples, 4)
-        losses.add(one.end_epoch(samples, 4))
+        losses.add(one.end_epoch(samples, 4)["train_loss"])
     one.close()
     assert len(losses) == 4
 
