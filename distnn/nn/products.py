@@ -5,7 +5,8 @@ must use the same, or their products differ in the last bits.
 
 "auto" is the quickest by these measurements: microseconds for all products of a step on one core
 of a Xeon of 2023 with AVX-512 and without AMX, by OpenBLAS 0.3.31, oneDNN 3.2 and MKL 2026.2;
-``env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python tests/benchmarks/products.py 8``.
+``env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python tests/benchmarks/products.py 2`` (8 in the last
+three rows).
 
     network, rows                    numpy    onednn       mkl   onednn in bfloat16
     784-30-10, 16                       23        24        67        33
@@ -22,7 +23,7 @@ thousands with hundreds of rows, where MKL, on Intel's processors, is quicker by
 alone is taken on Intel's processors only: on others it runs at half its speed.
 
 Products of bfloat16 factors are a matter of the processor. AMX, or AVX512-BF16 on AMD's
-processors, makes them two to five times as quick as float32's; AVX512-BF16 on Intel's without AMX
+processors, is made for them (neither was measured here); AVX512-BF16 on Intel's without AMX
 (or in a virtual machine that hides it) takes up to twice as long as float32: "auto" makes float32
 products of the rounded factors there, as it does where oneDNN is missing.
 """
