@@ -5,8 +5,8 @@ must use the same, or their products differ in the last bits.
 
 "auto" is the quickest by these measurements: microseconds for all products of a step on one core
 of a Xeon of 2023 with AVX-512 and without AMX, by OpenBLAS 0.3.31, oneDNN 3.2 and MKL 2026.2;
-``env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python tests/benchmarks/products.py 2`` (8 in the last
-three rows).
+``env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python tests/benchmarks/products.py 2`` (8 in the
+last three rows).
 
     network, rows                    numpy    onednn       mkl   onednn in bfloat16
     784-30-10, 16                       23        24        67        33
