@@ -284,7 +284,9 @@ def test_files_that_are_no_npz(tmp_path):
         refused(tmp_path / name, f"{re.escape(name)}: not an npz file; write it with numpy.savez")
     refused(tmp_path / "none.npz", r"none\.npz: no such file; give digits")
     (tmp_path / "data.xlsx").write_bytes(b"")
-    refused(tmp_path / "data.xlsx", r"unknown format; give digits, an \.npz file, .*parquet")
+    refused(
+        tmp_path / "data.xlsx", r"unknown format; give digits, an \.npz or \.h5 file, .*parquet"
+    )
     refused("digits", "--target: digits has its own targets", target="z")
     path = tmp_path / "lzma.npz"
     path.write_bytes(member(b"", b"", zipfile.ZIP_LZMA))

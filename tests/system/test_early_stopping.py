@@ -49,7 +49,7 @@ def test_a_run_that_is_killed_stops_early_at_the_same_epoch_on_other_ranks(tmp_p
     again = mpirun(2, *flags, "--run-dir", killed, "--resume")
     assert (again.code, again.stderr.count("nothing was left to do")) == (0, 1)
     shown = mpirun(3, killed, "--checkpoint", "best", module="distnn.evaluate")
-    assert f"{one['test_balanced_accuracy']:.4f}" in shown.stdout
+    assert f"{one['test_balanced_accuracy']:.4f}" in shown.stderr
 
 
 def test_what_needs_a_validation_set_says_so_once(tmp_path: Path) -> None:

@@ -133,22 +133,37 @@ def test_a_fault_ends_the_job_and_is_recovered_from(
 def test_a_fault_on_three_hosts_ends_the_job_and_is_recovered_from(
     before: Path, tmp_path: Path, hosts: Cluster, kind: str, rank: int, place: str
 ) -> None:
-    ends_and_is_recovered_from(before, tmp_path, on_hosts(hosts), kind, rank, place)
+    of_hosts = on_hosts(hosts)
+    ends_and_is_recovered_from(before, tmp_path, of_hosts, kind, rank, place, len(HOSTS))
 
 
 def ends_and_is_recovered_from(
-    before: Path, tmp_path: Path, start: Start, kind: str, rank: int, place: str
+    before: Path,
+    tmp_path: Path,
+    start: Start,
+    kind: str,
+    rank: int,
+    place: str,
+    hosts: int = 1,
 ) -> None:
-    """A run with a fault ends as promised; on three ranks it goes on to the undisturbed result."""
+    """A run with a fault ends as promised; on three ranks it goes on to the undisturbed result.
+
+    Each host reports what it sees: the launcher may end ranks elsewhere before they know why. Where
+    a rank that was alone on its host stops, or leaves with exit code 0, the others notice by its
+    silence, after the stall timeout.
+    """
+    is_alone = hosts > 1 and rank == LAST
+    is_silent = kind == "SIGSTOP" or (is_alone and kind == "_exit")
     result, left = faulty(before, tmp_path, start, kind, rank, place)
     print(f"\n{kind:10} rank {rank} {place:11} "
           f"code {result.code:4}  {result.seconds:5.2f} s", end="")  # fmt: skip
     told = f"exit code {result.code} in {result.seconds:.1f} s\n{result.stdout}\n{result.stderr}"
     assert result.code != 0, told
-    assert result.seconds < 10 + (STALL if kind == "SIGSTOP" else 0), told
+    assert result.seconds < 10 + (STALL if is_silent else 0), told
     assert left == []
-    assert re.search(rf"rank {rank} on \S+ \(process \d+\) in ", result.stderr), told
-    assert len(re.findall(r"distnn: ", result.stderr)) == 1, told
+    where = r"\(process \d+\) in |no message for " if is_alone else r"\(process \d+\) in "
+    assert re.search(rf"rank {rank} on [^ :]+:? (?:{where})", result.stderr), told
+    assert 1 <= len(re.findall(r"distnn: ", result.stderr)) <= hosts, told
     assert result.stderr.count("Traceback") == (kind in ("exception", "exit")), told
 
     newest = max((tmp_path / "run" / "checkpoints").glob("step-*.safetensors"))
