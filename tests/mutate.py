@@ -4,7 +4,7 @@ Draws small mistakes in the files of the parts (a comparison, an operator, a con
 that is another one, a call that is left out), makes one at a time in a copy of the project, and
 runs the tests of that part, serially and then on two and three ranks, until one fails or hangs. A
 line is printed for each, and a table at the end; whoever reads it decides which of those that
-survived mean the same as what was there.
+survived mean the same as what was there. With `holes` it makes those that went unnoticed before.
 """
 
 import argparse
@@ -28,6 +28,91 @@ OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mult,
     ast.Mod: ast.Mult, ast.Div: ast.Mult, ast.And: ast.Or, ast.Or: ast.And,
 }  # fmt: skip
+RUN, WATCHDOG = "distnn/run/", "distnn/parallel/watchdog/"
+SESSION = "distnn/training/session.py"
+# Mistakes that no test noticed once: file, what stands there, what could, and who must notice.
+HOLES = [
+    (SESSION, "(position.steps, slices)", "(0, slices)", "tests/training/test_session.py"),
+    (SESSION, ", *self.exchange.state.values())", ",)", "tests/training/test_session.py"),
+    (SESSION, " or np.isfinite(vector).all()", "", "tests/training/test_session.py"),
+    (SESSION, "min(position.step *", "max(position.step *", "tests/training/test_session.py"),
+    (SESSION, "if self._loss_sums.full:", "if False:", "tests/training/test_session.py"),
+    (
+        "distnn/training/loop.py",
+        "stop = stop and not self._at_end()",
+        "pass",
+        "tests/training/test_trainer_files.py tests/training/test_trainer_errors.py",
+    ),
+    (
+        "distnn/training/loop.py",
+        "epoch % number == 0",
+        "epoch * number == 0",
+        "tests/training/test_trainer_files.py tests/training/test_trainer.py",
+    ),
+    (
+        "distnn/training/loop.py",
+        "            self._unsaved_message()\n            raise",
+        "            raise",
+        "tests/training/test_trainer_files.py",
+    ),
+    (
+        WATCHDOG + "watchdog.py",
+        "min(time.monotonic() - start, 2 * INTERVAL)",
+        "time.monotonic() - start",
+        "tests/parallel/watchdog/test_watchdog_thread.py",
+    ),
+    (
+        WATCHDOG + "watchdog.py",
+        "os.getppid() != self._parent",
+        "False",
+        "tests/parallel/watchdog/test_watchdog_thread.py",
+    ),
+    (
+        WATCHDOG + "watchdog.py",
+        "failed_for >= RAISE_SECONDS",
+        "False",
+        "tests/parallel/watchdog/test_watchdog_thread.py",
+    ),
+    (
+        WATCHDOG + "watchdog.py",
+        "if is_first else ABORT_SECONDS",
+        "if is_first else 0",
+        "tests/parallel/watchdog/test_watchdog_thread.py",
+    ),
+    (
+        WATCHDOG + "watchdog.py",
+        "time.sleep(REPORT_SECONDS if",
+        "time.sleep(0 if",
+        "tests/parallel/watchdog/test_watchdog_thread.py",
+    ),
+    (
+        WATCHDOG + "watchdog.py",
+        "is_busy or self._activity[1]",
+        "is_busy and self._activity[1]",
+        "tests/parallel/watchdog/test_watchdog_thread.py",
+    ),
+    (
+        WATCHDOG + "watchdog.py",
+        "    signal.alarm(ABORT_SECONDS)",
+        "    pass",
+        "tests/parallel/watchdog/test_watchdog_thread.py",
+    ),
+    (
+        WATCHDOG + "watchdog.py",
+        "        os.unlink(name)",
+        "        pass",
+        "tests/parallel/watchdog/test_watchdog_thread.py",
+    ),
+    (RUN + "files.py", "        flush(aside)\n", "", "tests/run/test_files.py"),
+    (RUN + "files.py", "    flush_directory(path.parent)\n", "", "tests/run/test_files.py"),
+    (RUN + "metrics.py", "            os.fsync(file.fileno())\n", "", "tests/run/test_metrics.py"),
+    (
+        RUN + "metrics.py",
+        "            file.truncate(before)",
+        "            pass",
+        "tests/run/test_metrics.py",
+    ),
+]
 PARTS = {
     "session": (["distnn/training/session.py"], [
         "tests/training/test_session.py", "tests/training/test_steady_state.py",
@@ -132,9 +217,26 @@ def killed_by(copy: Path, tests: list[str]) -> str:
     return ""
 
 
+def holes(copy: Path) -> None:
+    """Make each of HOLES, and say which tests notice it."""
+    killed = 0
+    for name, old, new, tests in HOLES:
+        path, text = copy / name, (ROOT / name).read_text()
+        if text.count(old) != 1:
+            raise SystemExit(f"{name} has {text.count(old)} times {old!r}")
+        path.write_text(text.replace(old, new))
+        killer = killed_by(copy, tests.split())
+        path.write_text(text)
+        killed += bool(killer)
+        print(
+            f"{killer or 'SURVIVED':16} {path.name} {old.strip()!r} -> {new.strip()!r}", flush=True
+        )
+    print(f"{killed} of {len(HOLES)} killed")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, "holes"])
     parser.add_argument("--count", type=int, default=20, help="of each part")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -142,6 +244,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*"))
+        if "holes" in options.parts:
+            holes(copy)
+            return
         for part in options.parts:
             drawn = [(path, *mutant) for path in files(part) for mutant in mutants(path)]
             random.Random(f"{options.seed} {part}").shuffle(drawn)

@@ -312,6 +312,6 @@ def _checked_widths(layers: Sequence[int]) -> tuple[int, ...]:
 def _checked_dtype(dtype: object) -> str:
     name: object = dtype
     if isinstance(dtype, (str, type, np.dtype)):  # numpy takes much else for a dtype
-        with suppress(TypeError):
+        with suppress(TypeError, ValueError, SyntaxError):  # it reads words as Python, too
             name = np.dtype(dtype).name
     return choice(name, "dtype", DTYPES)

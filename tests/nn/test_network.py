@@ -168,6 +168,7 @@ def test_rows_that_do_not_fit(X, T, says):
         ({"dtype": "half precision"}, "dtype: "),
         ({"dtype": {"a": {}}}, "dtype: "),
         ({"dtype": None}, "dtype: "),
+        ({"dtype": "9" * 5000}, "dtype: "),
         ({"seed": -1}, "seed: "),
         ({"seed": 0.5}, "seed: "),
         ({"seed": 2**63}, "seed: "),

@@ -29,7 +29,7 @@ SCRIPT = "import sys; sys.path.append(sys.argv.pop()); "
 SCRIPT += "from distnn.parallel.watchdog.death_monitor import main; main(*sys.argv[1:])"
 START_SECONDS = 1.0  # longest that a rank waits for the monitor to be there
 LOOK_SECONDS = 1.0  # at most, to the next look at who has ended without a mark
-REAP_SECONDS = 1.0  # that a launcher has to take note of how the ranks ended
+REAP_SECONDS = 5.0  # that a launcher has to take note of how the ranks ended
 LAUNCHER_SECONDS = 5.0  # that a launcher has to end what is left of a job
 
 

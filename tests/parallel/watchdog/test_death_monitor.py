@@ -35,7 +35,7 @@ MONITOR = """
 import sys
 from distnn.parallel.comm.status import StatusTable
 from distnn.parallel.watchdog import death_monitor
-death_monitor.LAUNCHER_SECONDS = 0.1
+death_monitor.LAUNCHER_SECONDS = death_monitor.REAP_SECONDS = 0.1
 death_monitor.LOOK_SECONDS = 3600
 death_monitor.watch(StatusTable(int(sys.argv[1]), int(sys.argv[2])), sys.argv[3])
 """
