@@ -37,7 +37,6 @@ SOME = [
 ]  # fmt: skip
 SOME_ON_HOSTS = [
     ("exception", LAST, "step"), ("SIGKILL", 0, "checkpoint"), ("SIGSTOP", LAST, "evaluation"),
-    ("_exit", LAST, "step"),
 ]  # fmt: skip
 ALL = list(itertools.product(KINDS, (0, LAST), PLACES))
 IS_ALL = os.environ.get("DISTNN_FAULTS") == "all"
