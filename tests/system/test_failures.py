@@ -32,11 +32,10 @@ KINDS = ("exception", "SIGKILL", "SIGSEGV", "SIGSTOP", "exit", "_exit")
 PLACES = ("start", "step", "checkpoint", "evaluation")
 SOME = [
     ("exception", 0, "start"), ("exception", 0, "checkpoint"), ("exception", LAST, "step"),
-    ("SIGKILL", LAST, "checkpoint"), ("SIGSEGV", LAST, "evaluation"), ("SIGSTOP", LAST, "step"),
-    ("exit", 0, "evaluation"), ("_exit", 0, "step"),
+    ("SIGSEGV", LAST, "evaluation"), ("SIGSTOP", LAST, "step"), ("_exit", 0, "step"),
 ]  # fmt: skip
 SOME_ON_HOSTS = [
-    ("exception", LAST, "step"), ("SIGKILL", 0, "checkpoint"), ("SIGSTOP", LAST, "evaluation"),
+    ("exception", LAST, "step"), ("SIGKILL", 0, "checkpoint"),
 ]  # fmt: skip
 ALL = list(itertools.product(KINDS, (0, LAST), PLACES))
 IS_ALL = os.environ.get("DISTNN_FAULTS") == "all"

@@ -148,7 +148,7 @@ def same_on_all(results: dict[str, str]) -> None:
 # The last example has layers and slices that are large enough to be worth cutting: products that
 # are cut have other bits than whole ones, with some BLAS kernels, so that a cut must not depend on
 # ranks or nodes.
-@settings(max_examples=24 // RANKS**2 + 2)  # as many as a few seconds allow
+@settings(max_examples=16 // RANKS**2 + 2)  # as many as a few seconds allow
 @example(Combination(optimizer="sgd", items=3, batch=5, slices=13))  # most slices are empty
 @example(Combination(optimizer="adamw", batch=50, clip_norm=0.05, dropout=0.4))
 @example(Combination(precision="float64", hidden=(300, 200), slices=5))  # some granules
