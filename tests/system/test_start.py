@@ -195,7 +195,7 @@ def test_a_command_whose_rank_is_stopped_at_its_start(
 @pytest.mark.parametrize("launcher", PYTHONS)
 @pytest.mark.parametrize(
     ("kind", "rank", "place"),
-    [("SIGKILL", 0, "start-up"), ("_exit", 2, "start-up"), ("exception", 0, "start-up"),
+    [("_exit", 2, "start-up"), ("exception", 0, "start-up"),
      ("SIGSTOP", 0, "first line"), ("_exit", 0, "arguments"), ("SIGSTOP", 0, "finish")],
 )  # fmt: skip
 def test_a_rank_that_goes_wrong_at_a_commands_start_or_end(
