@@ -171,8 +171,9 @@ def files_of(table: Table) -> list[ParquetTable]:
 def stand_in(parts: Iterable[Array], where: str) -> Array:
     """A few targets from which the task is told as from all of them.
 
-    They are the different ones, at most `MOST_LABELS` of numbers, repeated to no more rows than
-    there are; of several targets per row, the first rows.
+    They are the different ones, of numbers no more than one beyond `MOST_LABELS`, which are no
+    classes then, repeated to no more rows than there are; of several targets per row, the first
+    rows.
 
     Raises:
         InputError: several targets per row that are one-hot classes; too many different texts.
@@ -185,12 +186,13 @@ def stand_in(parts: Iterable[Array], where: str) -> Array:
             if different is None:
                 different = _first_rows(part.reshape(len(part), -1), where)
             continue
-        if different is None or len(different) < MOST_LABELS:
+        if different is None or len(different) <= MOST_LABELS:
             found = np.unique(part)
             different = found if different is None else np.union1d(different, found)
             if different.dtype.kind in "UO" and len(different) > MOST_LABELS:
                 what = f"more than {MOST_LABELS} different texts are no classes"
                 raise InputError(what, where, "choose another column with --target")
+            different = different[: MOST_LABELS + 1].copy()
     if different is None:
         raise InputError("empty: no rows", where, "give at least one row")
     if different.ndim > 1:

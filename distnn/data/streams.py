@@ -8,17 +8,25 @@ They are Parquet, npy and HDF5: files of which any block can be read on its own.
 from collections.abc import Sequence
 from pathlib import Path
 
-from distnn.data.blocks import ArrayBlocks, Blocks, TableBlocks, files_of, stand_in
+from distnn.data.blocks import (
+    MOST_LABELS,
+    ArrayBlocks,
+    Blocks,
+    TableBlocks,
+    files_of,
+    stand_in,
+)
 from distnn.data.folder import is_table, open_table
 from distnn.data.options import TableOptions
 from distnn.data.part import Part, Roles
 from distnn.data.preparation import Preparation
 from distnn.data.scan import scan
 from distnn.data.sliced import Store, is_store, open_store
+from distnn.data.targets import REGRESSION, Targets
 from distnn.errors import InputError
 
 LARGE = 1 << 28  # values: a training set of more is not held in memory, if nothing else is said
-WINDOW_VALUES = 1 << 23  # of a window, where its rows are not given
+WINDOW_VALUES = 1 << 22  # of a window, where its rows are not given
 
 WINDOW = "--window"
 REMEDY = "use --window 0, or write it as Parquet, .npy or HDF5"
@@ -111,6 +119,13 @@ def window_rows(features: int, batch_size: int, window: int | None) -> int:
         what = f"{window} rows are fewer than a batch has, which is {batch_size}"
         raise InputError(what, WINDOW, "give more rows, or a smaller --batch-size")
     return window
+
+
+def check_classes(targets: Targets) -> None:
+    """InputError where there are more classes than were looked for."""
+    if targets.task != REGRESSION and targets.classes > MOST_LABELS:
+        what = f"more than {MOST_LABELS} classes, in a training set that is read in windows"
+        raise InputError(what, targets.where, f"use --task regression, or {WINDOW} 0")
 
 
 def _array_blocks(store: Store, target: str | None, options: TableOptions) -> ArrayBlocks:

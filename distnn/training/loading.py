@@ -160,8 +160,9 @@ class Loader:
         scale = targets.task == REGRESSION and config.output in (None, "identity")
         window = 0
         if train.blocks is not None:
-            from distnn.data.streams import window_rows  # which rank 0 alone needs
+            from distnn.data.streams import check_classes, window_rows  # which rank 0 alone needs
 
+            check_classes(targets)
             window = window_rows(train.x.features, config.batch_size, config.window)
         return cls(train, targets, test, scale, transform, validation=validation, window=window)
 

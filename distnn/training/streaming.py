@@ -3,6 +3,7 @@
 What is learnt of it in a first pass, and how its rows are written into memory.
 """
 
+import ctypes
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -148,6 +149,16 @@ def check_streamed(config: TrainConfig) -> None:
         raise InputError(what, "class-weight", f"give weights with --weight, or {remedy}")
 
 
+def give_back() -> None:
+    """What passes over a file have freed goes back to the machine, where the C library can do so.
+
+    It would else be kept for the whole training: some 50 MB for a table of 20 columns.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
+
+
 def measure(encoder: Encoder, sample: StreamedDataset) -> Measured:
     """Read a training set once, before anything is scaled; its values are checked meanwhile.
 
@@ -177,6 +188,7 @@ def measure(encoder: Encoder, sample: StreamedDataset) -> Measured:
         raise InputError("every weight is 0", "weight", "give one row at least a weight above 0")
     if sample.weights is None:
         del hashes["weights"]
+    give_back()
     digests = {f"training {name}": one.hexdigest() for name, one in hashes.items()}
     return Measured(rows, targets, total, digests)
 

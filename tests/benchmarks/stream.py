@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--memory", action="store_true", help="also held in memory")
     asked = parser.parse_args()
-    window = (1 << 23) // (1 + asked.columns)
+    window = (1 << 22) // (1 + asked.columns)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         size = write(folder / "large.parquet", asked.rows, asked.columns, asked.groups)

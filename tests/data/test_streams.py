@@ -13,7 +13,7 @@ from distnn.data.blocks import stand_in
 from distnn.data.options import TableOptions
 from distnn.data.sliced import NpyArray
 from distnn.data.sources import open_data, open_features, open_test_data
-from distnn.data.streams import LARGE, open_blocks, window_rows
+from distnn.data.streams import LARGE, check_classes, open_blocks, window_rows
 from distnn.data.targets import Targets
 from distnn.errors import InputError
 
@@ -149,6 +149,22 @@ def test_what_stands_in_for_targets_tells_the_same_task(y, task, by_value):
         assert getattr(few, name) == getattr(whole, name), name
 
 
+def test_more_classes_than_are_looked_for_are_no_classes(monkeypatch):
+    monkeypatch.setattr(blocks_module, "MOST_LABELS", 10)
+    monkeypatch.setattr("distnn.data.streams.MOST_LABELS", 10)
+    for y, task in ((np.arange(N) % 10, None), (np.arange(N) / 3, None)):
+        few = stand_in(np.array_split(y, 9), "y")
+        assert len(np.unique(few)) <= 11
+        targets = Targets.deduce(few, task=task)
+        assert targets.task == Targets.deduce(y, task=task).task
+        check_classes(targets)
+    many = Targets.deduce(stand_in([np.arange(N) % 11], "y"))
+    with pytest.raises(InputError, match="more than 10 classes"):
+        check_classes(many)
+    with pytest.raises(InputError, match="more than 10 different texts"):
+        stand_in([np.array([f"c{i}" for i in range(11)], object)], "y")
+
+
 def test_whole_numbers_are_asked_about_as_in_memory():
     for y in (np.arange(N), np.arange(N) // 2 * 1.0):
         with (
@@ -164,7 +180,7 @@ def test_whole_numbers_are_asked_about_as_in_memory():
 
 @given(rows=st.integers(1, 10**6), columns=st.integers(1, 50))
 def test_auto_goes_by_the_values_of_the_file_alone(rows, columns):
-    assert window_rows(columns, 64, None) == max(64, (1 << 23) // (1 + columns))
+    assert window_rows(columns, 64, None) == max(64, (1 << 22) // (1 + columns))
     assert LARGE == 2**28
 
 
