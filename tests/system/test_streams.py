@@ -41,7 +41,7 @@ def test_one_hash_on_any_ranks_and_evaluated_on_another_file(tmp_path: Path) -> 
     same = ("--data", data, "--test-data", test, "--drop", "id", "--weight", "w", "--epochs", 3)
     same = (*same, *FLAGS)
     found = []
-    for ranks in (1, 2, 3, 4):
+    for ranks in (1, 3):
         train(ranks, *same, "--window", 300, "--run-dir", tmp_path / f"r{ranks}")
         found.append(run_summary(tmp_path / f"r{ranks}"))
     for name in ("weights_sha256", "train_loss", "test_accuracy"):
@@ -118,19 +118,18 @@ def test_a_file_cut_off_while_it_is_read_ends_the_training_on_every_rank(tmp_pat
     assert stderr.count("x_train.npy: cut off") == 1
 
 
-@pytest.mark.parametrize(("kind", "told"), [("sleep", "reading of data"), ("SIGKILL", "")])
-def test_a_reader_that_hangs_or_dies_ends_the_job(tmp_path: Path, kind: str, told: str) -> None:
+def test_a_reader_that_hangs_ends_the_job(tmp_path: Path) -> None:
     data = table(tmp_path / "a.parquet")
     words = ("--data", data, "--drop", "id", *STREAMED, "--epochs", 30, "--stall-timeout", 3)
     here = os.pathsep.join([str(Path(__file__).parent), str(ROOT)])
     env = {"PYTHONPATH": here, "DISTNN_FAULT": str(tmp_path / "fault")}
-    fault = (kind, 2, "window", *words, "--run-dir", tmp_path / "r")
+    fault = ("sleep", 2, "window", *words, "--run-dir", tmp_path / "r")
     result = mpirun(3, *fault, module="faulty", env=env)
     assert result.code not in (0, 2)
     assert (tmp_path / "fault").exists()
     lines = [line for line in result.stderr.splitlines() if "rank 2" in line]
     assert len(lines) == 1
-    assert told in lines[0]
+    assert "reading of data" in lines[0]
 
 
 def test_options_that_need_all_rows_at_once_are_refused_with_a_remedy(tmp_path: Path) -> None:
