@@ -1,7 +1,7 @@
 """One rank goes wrong, in every way at every phase of a command: does the job end in time, and who
 is named?
 
-    python tests/system/phases.py [--python PYTHON ...] [--rounds N] [--stall SECONDS]
+    python tests/system/phases.py [--python PYTHON ...] [--rounds N] [--places ...]
 
 From the first line of the command on. A rank that dies, raises an exception or leaves ends the job
 within 10 seconds; one that is stopped within 10 seconds more than the stall timeout. The message
@@ -61,17 +61,20 @@ def main() -> None:
     parser.add_argument("--python", nargs="+", default=[sys.executable])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--stall", type=float, default=3)
+    parser.add_argument("--places", nargs="+", default=PLACES, choices=PLACES)
     options = parser.parse_args()
     kept: collections.Counter[tuple[str, str]] = collections.Counter()
-    cases = list(itertools.product(options.python, PLACES, KINDS, (0, LAST))) * options.rounds
+    cases = (
+        list(itertools.product(options.python, options.places, KINDS, (0, LAST))) * options.rounds
+    )
     for python, place, kind, rank in cases:
         with tempfile.TemporaryDirectory() as folder:
             broken = fault(python, kind, rank, place, options.stall, Path(folder))
         kept[python, place] += not broken
         for text in broken:
             print(f"{python} {kind} rank {rank} {place}: {text}", flush=True)
-    each = len(cases) // len(options.python) // len(PLACES)
-    for python, place in itertools.product(options.python, PLACES):
+    each = len(cases) // len(options.python) // len(options.places)
+    for python, place in itertools.product(options.python, options.places):
         print(f"{python} {place:11} {kept[python, place]:3} of {each}")
     print(f"{kept.total()} of {len(cases)} ended in time, not with 0, with the rank named")
 

@@ -2,16 +2,18 @@
 
 import contextlib
 import json
+import time
 
 import numpy as np
 import pytest
 
-from distnn import Adam, InputError, Network, StopRequested, Trainer
+from distnn import Adam, DivergenceError, InputError, Network, StopRequested, Trainer
 from distnn.evaluate import evaluate
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.run import checkpoint
 from distnn.train import train
+from distnn.training.session import Session
 
 
 def problem():
@@ -181,3 +183,50 @@ def test_other_settings_do_not_go_on(tmp_path):
 def test_a_setting_that_no_flag_takes_is_refused(name, value):
     with pytest.raises(InputError, match=name):
         trainer(**{name: value})
+
+
+def before_step(monkeypatch, number, act):
+    """Call `act` with the session before the step after so many."""
+    inner = Session.step
+
+    def step(self, *arguments):
+        if self.position.steps == number:
+            act(self)
+        return inner(self, *arguments)
+
+    monkeypatch.setattr(Session, "step", step)
+
+
+def saved_steps(path):
+    return sorted(int(found.stem.rpartition("-")[2]) for found in checkpoint.saved(path))
+
+
+def test_checkpoints_are_written_every_second_epoch_and_at_the_end(tmp_path):
+    trainer(str(tmp_path / "r"), checkpoint_every="2", keep=9).fit(*problem(), epochs=5)
+    assert saved_steps(tmp_path / "r/checkpoints") == [20, 40, 50]
+
+
+def test_a_stop_asked_for_in_the_last_epoch_is_its_end(tmp_path, monkeypatch):
+    one = trainer(str(tmp_path / "r"))
+    before_step(monkeypatch, 19, lambda session: one.request_stop())
+    assert [record["epoch"] for record in one.fit(*problem(), epochs=2)] == [1, 2]
+    assert summary(tmp_path / "r")["epochs"] == 2
+
+
+def test_a_checkpoint_that_is_being_written_is_waited_for_where_training_diverges(
+    tmp_path, monkeypatch
+):
+    write = checkpoint.write
+
+    def slowly(*arguments):
+        time.sleep(0.3)
+        return write(*arguments)
+
+    def spoil(session):
+        session.exchange.weights[:] = np.nan
+
+    monkeypatch.setattr(checkpoint, "write", slowly)
+    before_step(monkeypatch, 11, spoil)
+    with pytest.raises(DivergenceError):
+        trainer(str(tmp_path / "r")).fit(*problem(), epochs=2)
+    assert saved_steps(tmp_path / "r/checkpoints") == [10]
