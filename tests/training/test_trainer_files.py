@@ -208,7 +208,7 @@ def test_checkpoints_are_written_every_second_epoch_and_at_the_end(tmp_path):
 
 def test_a_stop_asked_for_in_the_last_epoch_is_its_end(tmp_path, monkeypatch):
     one = trainer(str(tmp_path / "r"))
-    before_step(monkeypatch, 19, lambda session: one.request_stop())
+    before_step(monkeypatch, 18, lambda session: one.request_stop())
     assert [record["epoch"] for record in one.fit(*problem(), epochs=2)] == [1, 2]
     assert summary(tmp_path / "r")["epochs"] == 2
 
