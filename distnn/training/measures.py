@@ -1,0 +1,92 @@
+"""The measures of an evaluation as a table for people, and as a file."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distnn.errors import InputError
+from distnn.run.files import reason, write_output
+from distnn.run.metrics import plain
+
+# In the order of the table; what a report has not is left out.
+ROWS = (
+    "items", "loss", "log_loss", "accuracy", "balanced_accuracy", "f1", "auc", "rmse", "mae", "r2",
+)  # fmt: skip
+SHARES = ("accuracy", "balanced_accuracy", "f1", "auc", "precision", "recall", "r2")
+MOST_ROWS = 30  # classes or targets shown; the file has them all
+MOST_COLUMNS = 12  # classes of a confusion matrix shown
+
+
+def measures_text(measures: Mapping[str, Any], part: str) -> str:
+    """Aligned lines of the measures whose names start with a part's; empty if there are none.
+
+    Args:
+        measures: of `Evaluation.report`, or a run's summary.
+        part: "test" or "validation"; "" where names have nothing in front.
+    """
+    prefix = f"{part}_" if part else ""
+    own = {name: measures.get(prefix + name) for name in (*ROWS, "classes", "targets", "confusion")}
+    rows = [
+        (f"{part} {name}".strip().replace("_", " "), _number(name, own[name]))
+        for name in ROWS
+        if own[name] is not None
+    ]
+    width = max((len(name) for name, _ in rows), default=0)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    for kind, name in (("classes", "class"), ("targets", "target")):
+        if objects := own[kind]:
+            lines += _table(name, objects)
+    matrix = own["confusion"]
+    if matrix and len(matrix) <= MOST_COLUMNS:
+        head = ["class", *(f"as {k}" for k in range(len(matrix)))]
+        rows_of = [[str(k), *(_number("", n) for n in row)] for k, row in enumerate(matrix)]
+        lines += _aligned([head, *rows_of])
+    return "\n".join(lines)
+
+
+def measures_line(measures: Mapping[str, Any], part: str) -> str:
+    """The single figures of a part in one line; empty if there are none."""
+    own = {name: measures.get(f"{part}_{name}") for name in ROWS}
+    return ", ".join(
+        f"{part} {name.replace('_', ' ')} {value:.4g}"
+        for name, value in own.items()
+        if value is not None
+    )
+
+
+def write_measures(path: str, measures: Mapping[str, Any]) -> None:
+    """Write measures as one JSON object; raises InputError."""
+    text = json.dumps(plain(measures), indent=2, allow_nan=False) + "\n"
+
+    def write(aside: Path) -> None:
+        aside.write_text(text)
+
+    try:
+        write_output(Path(path), write)
+    except OSError as error:
+        what = f"cannot be written: {reason(error)}"
+        raise InputError(what, path, "give another --json") from None
+
+
+def _table(name: str, objects: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each class or target, some of them if there are many."""
+    columns = list(objects[0])
+    rows = [[str(k), *(_number(c, one[c]) for c in columns)] for k, one in enumerate(objects)]
+    left_out = len(rows) - MOST_ROWS
+    more = [f"and {left_out} more"] if left_out > 0 else []
+    return _aligned([[name, *columns], *rows[:MOST_ROWS]]) + more
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(f"{text:>{w}}" for text, w in zip(row, widths, strict=True)) for row in rows)
+    return list(lines)
+
+
+def _number(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.4f}" if name in SHARES else f"{value:.6g}"
