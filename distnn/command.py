@@ -71,7 +71,7 @@ def run(name: str, command: Command, *, begins_again: bool = False) -> NoReturn:
         if isinstance(error, SystemExit) and watch is None:
             raise
         _fail(watch, error)
-    # of a rank that is stopped even there the others are not told, but they end
+    # if a rank is stopped even there, the others get no message, but they end
     signal.setitimer(signal.ITIMER_REAL, comm.status.stall_timeout)
     finalize()
     sys.exit(code)

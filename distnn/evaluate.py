@@ -28,13 +28,13 @@ def evaluate(comm: "Communicator", argv: Sequence[str]) -> None:
 
 def _show(measures: dict[str, Any], path: str | None) -> None:
     from distnn.run.metrics import plain
-    from distnn.training.report import report_text, write_report
+    from distnn.training.measures import measures_text, write_measures
 
-    print(report_text(measures, ""), file=sys.stderr)
+    print(measures_text(measures, ""), file=sys.stderr)
     if path is None:
         print(json.dumps(plain(measures), allow_nan=False))
     else:
-        write_report(path, measures)
+        write_measures(path, measures)
 
 
 def _open(argv: Sequence[str]) -> "tuple[Trained, Part, bool, str | None]":

@@ -128,14 +128,14 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
 
 def summary_text(summary: dict[str, Any], directory: str) -> str:
     """The summary for people: a few lines."""
-    from distnn.training.report import report_line
+    from distnn.training.measures import measures_line
 
     parts = [f"train loss {summary['train_loss']:.4g}"] if summary.get("train_loss") else []
     if summary.get("best_epoch"):
         parts.append(f"best epoch {summary['best_epoch']}")
     if summary.get("stopped_early"):
         parts.append("stopped early: its patience is used up")
-    lines = [", ".join(parts), *(report_line(summary, part) for part in ("validation", "test"))]
+    lines = [", ".join(parts), *(measures_line(summary, part) for part in ("validation", "test"))]
     measures = "\n".join(filter(None, lines))
     noise = summary.get("noise_scale")
     advice = (

@@ -92,7 +92,7 @@ class TrainConfig(Options):
         "several as price,tax; or name of the target array",
     )  # fmt: skip
     task: str | None = option(
-        None, "data", "What the targets are; by default told from them", choices=TASKS
+        None, "data", "What the targets are; by default deduced", choices=TASKS
     )
     drop: str | None = option(None, "data", "Columns of a table to leave out, as id,date")
     categorical: str | None = option(

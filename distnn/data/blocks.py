@@ -169,7 +169,7 @@ def files_of(table: Table) -> list[ParquetTable]:
 
 
 def stand_in(parts: Iterable[Array], where: str) -> Array:
-    """A few targets from which the task is told as from all of them.
+    """A few targets from which the task is deduced as from all of them.
 
     They are the different ones, of numbers no more than one beyond `MOST_LABELS`, which are no
     classes then, repeated to no more rows than there are; of several targets per row, the first

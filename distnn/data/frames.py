@@ -94,7 +94,7 @@ def _from_objects(values: list[Any]) -> Array:
 
 
 def _is_missing(value: Any) -> bool:
-    """None, NaN, pandas' NA and NaT; but no text, which a frame tells from a gap."""
+    """None, NaN, pandas' NA and NaT; but no text, which is no gap in a frame."""
     if isinstance(value, str):
         return value == ""
     return value is None or str(value).lower() in MISSING | {"nat"}

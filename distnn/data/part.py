@@ -107,14 +107,14 @@ def like_part(
     target: str | None,
     target_names: Sequence[str] | None,
     options: TableOptions,
-    told: bool = True,
+    logs: bool = True,
 ) -> Part:
     """A table with the columns of one that was trained on.
 
     Args:
         target: as for `training_part`, where either table has no header.
         target_names: of the training set.
-        told: whether values that the training set had not are logged.
+        logs: whether values that the training set did not have are logged.
 
     A file without the column of weights has none.
     """
@@ -126,7 +126,7 @@ def like_part(
         dropped, weight, targets = _columns(table, target, options)
     features = preparation.places(table, [*dropped, *weight, *targets])
     found = scan(table, [], [*targets, *weight])
-    return _part(table, features, targets, weight, found, preparation, told)
+    return _part(table, features, targets, weight, found, preparation, logs)
 
 
 def feature_rows(table: Table, preparation: Preparation) -> Rows:
@@ -145,12 +145,12 @@ def _part(
     weight: list[int],
     found: Scan,
     preparation: Preparation,
-    told: bool,
+    logs: bool,
 ) -> Part:
     y = _targets(table, targets, found.collected[: len(targets)])
     weights = _weights(table, weight[0], found.collected[-1]) if weight else None
     return Part(
-        x=preparation.rows(table, features, found.rows, told),
+        x=preparation.rows(table, features, found.rows, logs),
         y=y,
         y_where=f"{table.where}, " + ", ".join(table.title(j) for j in targets),
         feature_names=tuple(preparation.features) if preparation.named else None,

@@ -127,7 +127,7 @@ class Preparation:
         """Where a table has the columns: by name, or, where one has no header, by position.
 
         Args:
-            taken: columns that are none of them, where there are no names to tell.
+            taken: columns that are none of them, where there are no names.
 
         Raises:
             InputError: one is missing.
@@ -140,13 +140,13 @@ class Preparation:
             raise InputError(what, table.where, "give rows with the training set's columns")
         return left
 
-    def rows(self, table: Table, places: Sequence[int], n: int, told: bool = True) -> Rows:
+    def rows(self, table: Table, places: Sequence[int], n: int, logs: bool = True) -> Rows:
         """A table's rows as features (n, width), not scaled yet.
 
         Args:
             places: of `places`.
             n: the number of rows.
-            told: whether what the training set had not is logged, in one line behind a pass.
+            logs: whether what the training set did not have is logged, in one line after a pass.
         """
         source = self.sources
 
@@ -159,7 +159,7 @@ class Preparation:
                     break
             if start != n:
                 raise InputError("changed while it was read", table.where, "start again")
-            if told and met.line():
+            if logs and met.line():
                 log.warning("%s", printable(f"{table.where}: {met.line()}"))
 
         def place(row: int, feature: int) -> str:

@@ -179,7 +179,7 @@ def _open_parts(
         table = open_table(file, options.delimiter)
         if preparation is None:
             return training_part(table, target, options), None
-        return like_part(table, preparation, target, None, options, told=False), None
+        return like_part(table, preparation, target, None, options, logs=False), None
     if options.named:
         what = f"{path} is no table, and has no columns with names"
         raise InputError(what, options.named, "leave this out")

@@ -64,7 +64,7 @@ def stream(
                 preparation, notes = found.preparation, found.notes
             blocks = TableBlocks(table, preparation, of.features, of.targets, of.weight)
             return Part(
-                preparation.rows(table, of.features, len(blocks), told=False),
+                preparation.rows(table, of.features, len(blocks), logs=False),
                 stand_in(blocks.targets(), blocks.y_where),
                 blocks.y_where,
                 tuple(preparation.features) if preparation.named else None,

@@ -36,7 +36,7 @@ class Table:
         names: one name per column, or None without a header.
         columns: number of columns.
         declared: what the format says of each column: "number", "text", another type that cannot
-            be used, or None where the values tell.
+            be used, or None where the values decide.
     """
 
     where: str

@@ -77,7 +77,7 @@ class Targets:
         Raises:
             InputError: no numbers, NaN or infinity, labels negative or not integers, an
                 implausible number of classes; whole numbers that may be either, where no task,
-                output or loss tells.
+                output or loss decides.
         """
         if is_text(y):
             if task == REGRESSION or output == "identity" or loss in REAL_LOSSES:

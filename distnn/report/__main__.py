@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from distnn.parallel.comm.communicator import Communicator
     from distnn.report.page import Applied
 
-MOST_RUNS = 18  # what colours and dashes tell apart
+MOST_RUNS = 18  # as many as colours and dashes distinguish
 
 
 def report(comm: "Communicator", argv: Sequence[str]) -> None:

@@ -23,7 +23,60 @@ LEAST_RATE = 1e-6  # below which learning_rate="adaptive" divides no further, as
 
 
 class MLP(BaseEstimator):
-    """What both estimators have in common."""
+    """What both estimators have in common: all parameters but one, and how they are fitted."""
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        slices: int | None = None,
+        comm: Any = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.slices = slices
+        self.comm = comm
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on rows X (n, features), dense or sparse, and targets y. Collective.
@@ -57,7 +110,7 @@ class MLP(BaseEstimator):
         held = None
         if self.early_stopping:
             if incremental:
-                raise BadParameter("partial_fit knows no validation set", "early_stopping")
+                raise BadParameter("partial_fit has no validation set", "early_stopping")
             X, held, T, weights = self._hold_out(X, T, weights)
         fit = self._made_fit(comm, X, is_new or not incremental)
         self._n, self.n_iter_ = len(T), 0

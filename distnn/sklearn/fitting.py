@@ -19,7 +19,7 @@ from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
 from distnn.training.consistency import agree_on_blas, agreed
-from distnn.training.dataset import Dataset, allocate, share, shared_bytes
+from distnn.training.dataset import Dataset, RowLayout, allocate, share, shared_bytes
 from distnn.training.session import Session
 from distnn.training.vectors import vector_bytes
 
@@ -32,7 +32,7 @@ class L2(Optimizer):
     """An optimizer with scikit-learn's L2 term alpha / 2 * |W|^2 / b, on weights, not on biases.
 
     The mean gradient of a batch gets alpha / b * w, with b the batch's items, or the sum of their
-    weights. Which elements of a vector are biases is told by a vector that `start` fills.
+    weights. A vector that `start` fills holds which elements are biases.
 
     Attributes:
         items: b of the next step.
@@ -134,7 +134,7 @@ class Fit:
                 stack.enter_context(watched(self.comm, ends_job=False))
             stack.enter_context(np.errstate(all="ignore"))
             agree_on_blas(self.comm, self.config.blas, self.config.precision)
-            size = shared_bytes(len(T), X.shape[1], self.network.layers[-1], 0, X.dtype)
+            size = shared_bytes(len(T), RowLayout.of(self.network, 0))
             size += vector_bytes(self.network, self.optimizer, self.comm, self.config)
             comm = self.comm.with_memory(size)
             memory = SharedMemory(comm)
@@ -211,14 +211,12 @@ def _dataset(
     weights: Array | None,
 ) -> Dataset:
     """The rows as a session takes them. Collective; of dense ones those of rank 0 are used."""
-    outputs = network.layers[-1]
-    classes = outputs if T.ndim == 1 else 0
+    classes = network.layers[-1] if T.ndim == 1 else 0
     targets = T[:, np.newaxis] if T.ndim == 1 else T
     if not isinstance(X, np.ndarray):
         dataset: Dataset = SparseRows(X, targets, classes)
     else:
-        n, features = X.shape
-        dataset = allocate(memory, n, features, outputs, classes, network.dtype)
+        dataset = allocate(memory, len(X), RowLayout.of(network, classes))
         if comm.is_first:
             dataset.X[:, 0] = 1
             dataset.X[:, 1:] = X

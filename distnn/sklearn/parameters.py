@@ -88,7 +88,7 @@ def _widths(value: Any, name: str) -> None:
 
 def _solver(value: Any, name: str) -> None:
     if value == "lbfgs":
-        what = "lbfgs goes through all rows for each step and knows no batches"
+        what = "lbfgs goes through all rows for each step and has no batches"
         raise InputError(what, name, "use adam or sgd, or scikit-learn's own for small data")
     choice(value, name, OPTIMIZERS)
 

@@ -11,7 +11,7 @@ from distnn.errors import InputError
 from distnn.nn.network import Network, decide
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory
-from distnn.training.dataset import Dataset, allocate
+from distnn.training.dataset import Dataset, RowLayout, allocate
 from distnn.training.weighting import check_some, checked_weights
 
 Array = NDArray[Any]
@@ -113,8 +113,8 @@ def _spread(
     if items == 0:
         raise InputError("has no rows", where="X", remedy="give at least one")
     classes = network.layers[-1] if are_numbers else 0
-    sizes = (items, network.layers[0], network.layers[-1], classes, network.dtype)
-    dataset = allocate(memory, *sizes, comm.largest(share.weights is not None) > 0)
+    weighted = comm.largest(share.weights is not None) > 0
+    dataset = allocate(memory, items, RowLayout.of(network, classes, weighted))
     start, end = extents[comm.rank]
     dataset.X[start:end, 0] = 1
     dataset.X[start:end, 1:] = share.rows

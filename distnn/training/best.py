@@ -10,8 +10,8 @@ from distnn.nn.network import Network
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, closing, needed_bytes
 from distnn.run.checkpoint import weights_sha256
+from distnn.training.early_stopping import EarlyStopping
 from distnn.training.training_data import TrainingData
-from distnn.training.watch import Watch
 
 if TYPE_CHECKING:  # only rank 0 reads files
     from distnn.training.run_files import RunFiles
@@ -23,11 +23,11 @@ class Best:
     """What is watched on the validation set, and on rank 0 a copy of the weights it is best with.
 
     Attributes:
-        watch: the same on every rank.
+        stopping: the same on every rank.
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        self.watch = Watch(config.metric, config.patience)
+        self.stopping = EarlyStopping(config.metric, config.patience)
         self._vector: Array | None = None  # (size,) on rank 0
 
     def keep(self, weights: Array) -> None:
@@ -40,12 +40,12 @@ class Best:
     def read(self, files: "RunFiles") -> None:
         """Rank 0: go on from the files' checkpoint; raises CheckpointError."""
         if files.checkpoint is not None and (state := files.checkpoint.meta.get("watch")):
-            self.watch.restore(state)
-            self._vector = files.best_weights(self.watch)
+            self.stopping.restore(state)
+            self._vector = files.best_weights(self.stopping)
 
     def load(self, comm: Communicator, network: Network) -> None:
         """Give a network the best weights, if there are some. Collective."""
-        if self.watch.value is not None:
+        if self.stopping.value is not None:
             vector = np.empty(network.size, network.dtype)
             if self._vector is not None:
                 vector[:] = self._vector
@@ -67,12 +67,12 @@ class Best:
         memory = SharedMemory(comm)
         with closing(memory), np.errstate(all="ignore"):
             if data.validation is not None:
-                report["stopped_early"] = self.watch.is_over(epoch)
-                if self.watch.value is not None:
+                report["stopped_early"] = self.stopping.is_over(epoch)
+                if self.stopping.value is not None:
                     network = self._network(memory, network)
-                    report["best_epoch"] = self.watch.epoch
+                    report["best_epoch"] = self.stopping.epoch
                     report["best_weights_sha256"] = weights_sha256(network.weights)
-            for evaluation in data.evaluations(comm, network, self.watch.metric):
+            for evaluation in data.evaluations(comm, network, self.stopping.metric):
                 report |= evaluation.report()
         return report
 

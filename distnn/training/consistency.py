@@ -21,7 +21,7 @@ from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.reduction.strategies import SAME_ON_ANY_RANKS
-from distnn.parallel.watchdog.meeting import meeting
+from distnn.parallel.watchdog.handshake import handshake
 from distnn.run.fingerprint import differences, fingerprint
 
 # Of rank 0's files and display, or, as the BLAS, taken from rank 0.
@@ -40,7 +40,7 @@ def agreed(
 ) -> Iterator[None]:
     """All ranks have come, none has a problem, and all were given the same. Collective.
 
-    The ranks are guarded inside the context, too; see `meeting`.
+    The ranks are guarded inside the context, too; see `handshake`.
 
     Args:
         base: an MPI communicator.
@@ -52,7 +52,7 @@ def agreed(
     Raises:
         InputError: on every rank, naming the rank and its problem, or what differs.
     """
-    with meeting(base, where, seconds, problem, _digest(values)) as is_equal:
+    with handshake(base, where, seconds, problem, _digest(values)) as is_equal:
         if not is_equal:
             check_alike(base, values)
         yield

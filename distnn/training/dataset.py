@@ -1,13 +1,15 @@
 """A data set held once per node, as the passes read it."""
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from distnn.data.order import epoch_order
 from distnn.data.rows import Rows, convert, fill, place_of
 from distnn.data.scaling import Scaling
+from distnn.nn.network import Network
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, needed_bytes
 
@@ -46,6 +48,10 @@ class Dataset:
     def total_weight(self) -> float:
         """What a sum over the rows is divided by for their mean."""
         return len(self) if self.weights is None else float(self.weights.sum())
+
+    def order(self, memory: SharedMemory) -> "Order":
+        """What gives the rows of the batches of an epoch. Collective over the node."""
+        return EpochOrder(memory, len(self))
 
     def gather(self, rows: NDArray[np.intp], A0: Array, T: Array) -> None:
         """The given rows into A0 (b, 1 + n_0) and their targets into T (b, n_L).
@@ -90,20 +96,70 @@ class Dataset:
             T[np.arange(len(classes)), classes] = 1
 
 
-def array_specs(
-    items: int,
-    features: int,
-    outputs: int,
-    classes: int,
-    dtype: DTypeLike,
-    weighted: bool = False,
-) -> tuple[ArraySpec, ...]:
+class Order(Protocol):
+    """Gives the rows of each batch, for `Dataset.gather`."""
+
+    def begin_epoch(self, seed: int, epoch: int, shuffle: bool) -> None:
+        """The batches of this epoch are asked for from now on. Collective."""
+
+    def batch(self, start: int, end: int) -> NDArray[np.intp]:
+        """The rows start ... end of the epoch's order; fewer at its end."""
+
+
+class EpochOrder:
+    """The order of n items in an epoch, which the node's first rank draws.
+
+    Others may read it when they have met that rank after `begin_epoch`.
+    """
+
+    def __init__(self, memory: SharedMemory, n: int) -> None:
+        self._rows = memory.array(order_spec(n).shape, np.intp)
+        self._is_drawn_here = memory.comm.node_rank == 0
+
+    def begin_epoch(self, seed: int, epoch: int, shuffle: bool) -> None:
+        """See `Order.begin_epoch`."""
+        n = len(self._rows)
+        if self._is_drawn_here and shuffle:
+            epoch_order(n, seed, epoch, self._rows)
+        elif self._is_drawn_here:
+            self._rows[:] = np.arange(n)
+
+    def batch(self, start: int, end: int) -> NDArray[np.intp]:
+        """See `Order.batch`."""
+        return self._rows[start:end]
+
+
+class RowLayout(NamedTuple):
+    """What a row of a data set is made of.
+
+    Attributes:
+        features, outputs: n_0 and n_L.
+        classes: how many, where targets are class numbers; 0 where each row has n_L targets.
+        dtype: of features and targets.
+        weighted: whether rows have weights.
+    """
+
+    features: int
+    outputs: int
+    classes: int
+    dtype: DTypeLike
+    weighted: bool = False
+
+    @classmethod
+    def of(cls, network: Network, classes: int, weighted: bool = False) -> "RowLayout":
+        """What a network takes."""
+        return cls(network.layers[0], network.layers[-1], classes, network.dtype, weighted)
+
+
+def array_specs(items: int, row: RowLayout) -> tuple[ArraySpec, ...]:
     """X, T and the weights, if any, of a data set; class numbers where `classes` > 0."""
-    targets = (
-        ArraySpec(1, (items, 1), np.intp) if classes else ArraySpec(1, (items, outputs), dtype)
+    numbers, targets = ArraySpec(1, (items, 1), np.intp), (items, row.outputs)
+    weights = (ArraySpec(1, (items,), np.float64),) if row.weighted else ()
+    return (
+        ArraySpec(1, (items, 1 + row.features), row.dtype),
+        numbers if row.classes else ArraySpec(1, targets, row.dtype),
+        *weights,
     )
-    weights = (ArraySpec(1, (items,), np.float64),) if weighted else ()
-    return ArraySpec(1, (items, 1 + features), dtype), targets, *weights
 
 
 def order_spec(items: int) -> ArraySpec:
@@ -111,32 +167,15 @@ def order_spec(items: int) -> ArraySpec:
     return ArraySpec(1, (items,), np.intp)
 
 
-def shared_bytes(
-    items: int,
-    features: int,
-    outputs: int,
-    classes: int,
-    dtype: DTypeLike,
-    weighted: bool = False,
-) -> int:
+def shared_bytes(items: int, row: RowLayout) -> int:
     """What a node shares to train on a data set: its arrays and the order of its items."""
-    specs = array_specs(items, features, outputs, classes, dtype, weighted)
-    return needed_bytes([*specs, order_spec(items)])
+    return needed_bytes([*array_specs(items, row), order_spec(items)])
 
 
-def allocate(
-    memory: SharedMemory,
-    items: int,
-    features: int,
-    outputs: int,
-    classes: int,
-    dtype: DTypeLike,
-    weighted: bool = False,
-) -> Dataset:
-    """A data set to be written. Collective over the node; arguments as `array_specs`."""
-    specs = array_specs(items, features, outputs, classes, dtype, weighted)
-    X, T, *weights = (memory.array(spec.shape, spec.dtype) for spec in specs)
-    return Dataset(X, T, classes, weights[0] if weights else None)
+def allocate(memory: SharedMemory, items: int, row: RowLayout) -> Dataset:
+    """A data set to be written. Collective over the node."""
+    X, T, *weights = (memory.array(one.shape, one.dtype) for one in array_specs(items, row))
+    return Dataset(X, T, row.classes, weights[0] if weights else None)
 
 
 def write(

@@ -7,8 +7,6 @@ import dataclasses
 import logging
 import math
 import secrets
-import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,11 +16,9 @@ from distnn.config.options import TrainConfig, merge_resumed
 from distnn.config.toml_file import read_recorded, to_toml
 from distnn.errors import DistnnError, InputError
 from distnn.run import checkpoint
-from distnn.run.background import BackgroundWriter
 from distnn.run.checkpoint import Checkpoint
-from distnn.run.directory import RunDirectory
 from distnn.run.position import Position
-from distnn.run.progress import Progress
+from distnn.training.run_writer import RunWriter
 from distnn.training.session import Session
 
 Array = NDArray[Any]
@@ -30,7 +26,7 @@ Array = NDArray[Any]
 log = logging.getLogger(__name__)
 
 
-class GradientFiles:
+class GradientFiles(RunWriter):
     """Opens a new run's directory, or claims the run that is to be resumed.
 
     Args:
@@ -42,13 +38,10 @@ class GradientFiles:
             with something else; no checkpoint can be read.
     """
 
-    progress: Progress
-
     def __init__(self, config: TrainConfig, about: Mapping[str, Any]) -> None:
-        self.directory = RunDirectory(config.run_dir or "")
+        super().__init__(config.run_dir or "")
         self._about = dict(about)
         self._checkpoint: Checkpoint | None = None
-        self._writer: BackgroundWriter | None = None
         self._loss = math.inf
         is_resumed = config.resume and self.directory.holds_run()
         if is_resumed:
@@ -77,11 +70,6 @@ class GradientFiles:
                 what = f"{value} was given, the run has {self._checkpoint.meta.get(name)}"
                 raise InputError(what, name, "give the same, or another run_dir")
 
-    def claim(self) -> None:
-        """Keep other jobs from writing here until `close`; raises InputError if one does."""
-        if not self.directory.claim():
-            log.warning("%s: no locks here, keep other jobs away", self.directory)
-
     def position(self) -> dict[str, Any] | None:
         """Where the checkpoint continues; None without one."""
         return None if self._checkpoint is None else self._checkpoint.meta["position"]
@@ -99,46 +87,22 @@ class GradientFiles:
         self._about["run"] = identity
         known = () if self._checkpoint is None else self._checkpoint.meta.get("records", ())
         self._checkpoint = None
-        self._writer = BackgroundWriter(self.directory, config.keep, session.position, known)
-        steps = -(-rows // config.batch_size)
-        done = session.position.epoch
-        self.progress = Progress(config.progress, sys.stderr, epochs, steps, done)
-        self._started = time.perf_counter()
+        self.start_writing(config, session.position, known, rows)
 
     def epoch_done(self, record: Mapping[str, Any], seconds: float, items: int) -> None:
-        """Write the lines of an epoch, beside the training."""
-        rate = items / seconds if seconds > 0 else math.inf
-        timing = {"epoch": record["epoch"], "seconds": seconds, "samples_per_second": rate}
+        """See `RunWriter.epoch_done`."""
         self._loss = record["train_loss"]
-        self._writing.append(record, timing)
-        self.progress.epoch(record, rate)
+        super().epoch_done(record, seconds, items)
 
     def save_checkpoint(
-        self, weights: list[Array], state: Mapping[str, Array], position: Position, watch: None
+        self, weights: list[Array], state: Mapping[str, Array], position: Position, stopping: None
     ) -> None:
         """Save a checkpoint beside the training; a failure is logged, and training continues."""
         vectors = {"W1": weights[0]}
         vectors |= {f"optimizer.{name}": vector for name, vector in state.items()}
         is_epoch = position.step == 0 and math.isfinite(self._loss)
         meta = self._about | ({"score": self._loss} if is_epoch else {})
-        self._writing.save(vectors, {}, meta, position)
-
-    def unsaved_message(self) -> str:
-        """Wait for all writes; why the last checkpoint could not be saved, empty if it was."""
-        return self._writing.unsaved_message()
+        self.writer.save(vectors, {}, meta, position)
 
     def record_end(self, outcome: str, error: DistnnError) -> None:
         """Nothing: only a network's run is shown by a report."""
-
-    def close(self) -> None:
-        """End the writing threads, and let other jobs write here."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-            self.progress.close()
-        self.directory.release()
-
-    @property
-    def _writing(self) -> BackgroundWriter:
-        assert self._writer is not None, "begin comes first"
-        return self._writer

@@ -19,6 +19,7 @@ from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory, needed_bytes
 from distnn.training.dataset import (
     Dataset,
+    RowLayout,
     allocate,
     array_specs,
     digest,
@@ -58,18 +59,18 @@ class Shape:
     window: int = 0
     block: int = 0
 
-    def sizes(self, dtype: DTypeLike) -> tuple[int, int, int, DTypeLike]:
-        """Features, outputs, number of classes where targets are a column of them, and dtype."""
-        return self.features, self.outputs, self.class_column, dtype
+    def row(self, dtype: DTypeLike) -> RowLayout:
+        """What each of its rows is made of."""
+        return RowLayout(self.features, self.outputs, self.class_column, dtype, self.weighted)
 
     def bytes(self, dtype: DTypeLike) -> int:
         """What a node shares for it."""
         others = [n for n in (self.test_items, self.validation_items) if n]
-        specs = [spec for n in others for spec in array_specs(n, *self.sizes(dtype), self.weighted)]
+        specs = [spec for n in others for spec in array_specs(n, self.row(dtype))]
         if self.window:
-            windows = window_specs(self.window_sizes, *self.sizes(dtype), self.weighted)
+            windows = window_specs(self.window_sizes, self.row(dtype))
             return needed_bytes([*windows, *specs])
-        train = shared_bytes(self.train_items, *self.sizes(dtype), self.weighted)
+        train = shared_bytes(self.train_items, self.row(dtype))
         return train + needed_bytes(specs)
 
     @property
@@ -101,7 +102,7 @@ class Loader:
         transform: of real targets, before they are scaled: "log" or None.
         tensors: what a checkpoint keeps of it, complete when it is read.
         window: rows of a window, at least; 0: the training set is held in memory.
-        measured: what the pass over a training set that is read in windows told.
+        measured: what a pass over a training set that is read in windows gave.
         scaled_as: tensors of the run's checkpoint, if it goes on: data are scaled as those that the
             network was trained on, also where they have changed.
     """
@@ -307,11 +308,11 @@ def load(
     comm.status.enter("reading of data")
 
     def room(items: int) -> Dataset:
-        return allocate(memory, items, *shape.sizes(dtype), shape.weighted)
+        return allocate(memory, items, shape.row(dtype))
 
     train: Dataset
     if shape.window:
-        specs = window_specs(shape.window_sizes, *shape.sizes(dtype), shape.weighted)
+        specs = window_specs(shape.window_sizes, shape.row(dtype))
         arrays = [memory.array(spec.shape, spec.dtype) for spec in specs]
         train = StreamedDataset(memory, arrays, shape.window_sizes, shape.class_column)
     else:

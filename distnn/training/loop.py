@@ -41,7 +41,7 @@ class Loop:
     ) -> None:
         self._session, self._dataset, self._evaluation = session, dataset, evaluation
         self._until, self._files, self._stop_requested = until, files, stop_requested
-        self._best, self._watch = best, None if best is None else best.watch
+        self._best, self._stopping = best, None if best is None else best.stopping
         self._status = session.comm.status
 
     def run(self) -> list[Record]:
@@ -125,19 +125,20 @@ class Loop:
     def _see_best(self, record: Record) -> bool:
         """Whether the weights after this epoch are the best so far, which are kept then."""
         session = self._session
-        if self._best is None or not self._best.watch.see(session.position.epoch, record):
+        if self._best is None or not self._best.stopping.see(session.position.epoch, record):
             return False
         if session.comm.is_first:
             self._best.keep(session.measured_weights)
         return True
 
     def _at_end(self) -> bool:
-        """Whether all epochs are done, or the patience has an end, between two epochs."""
+        """Whether all epochs are done, or, between two epochs, patience is exhausted."""
         position = self._session.position
-        is_over = (
-            self._watch is not None and position.step == 0 and (self._watch.is_over(position.epoch))
-        )
-        return position.epoch >= self._until or is_over
+        if position.epoch >= self._until:
+            return True
+        if self._stopping is None or position.step > 0:
+            return False
+        return self._stopping.is_over(position.epoch)
 
     def _save_checkpoint(self) -> None:
         session = self._session
@@ -150,7 +151,7 @@ class Loop:
                     session.network.weights,
                     session.exchange.state,
                     session.position,
-                    self._watch,
+                    self._stopping,
                 )
 
     def _unsaved_message(self) -> str:

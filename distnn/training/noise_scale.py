@@ -42,7 +42,7 @@ class NoiseScale:
         self._steps: list[tuple[int, float]] = []  # items, and the factor in the gradients
         self._block = np.empty(BLOCK)
 
-    def watched(self, product: Product, first: int, count: int) -> Product:
+    def observed(self, product: Product, first: int, count: int) -> Product:
         """A product that makes parts of the gradients of this rank's slices by turns, as
         `backprop.BackwardPass` does, and sees them before anything is added to them."""
         slices = cycle(range(first, first + count))

@@ -16,18 +16,18 @@ from numpy.typing import ArrayLike, NDArray
 from distnn.blas_threads import one_thread_per_rank
 from distnn.checks import LARGEST_COUNT, choice, instance, nearest, number
 from distnn.config.options import TrainConfig
-from distnn.errors import DistnnError, DivergenceError, InputError
+from distnn.errors import InputError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
 from distnn.parallel.comm.communicator import Communicator, communicator_of, mpi_of
-from distnn.parallel.comm.shared_memory import needed_bytes
+from distnn.parallel.comm.shared_memory import SharedMemory, needed_bytes
 from distnn.parallel.reduction.exchange import Exchange
 from distnn.parallel.reduction.partition import slice_rows
 from distnn.parallel.reduction.wire import Wire
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
 from distnn.training.consistency import agreed
-from distnn.training.dataset import Dataset, order_spec
+from distnn.training.dataset import Dataset, EpochOrder, order_spec
 from distnn.training.factory import check_wire
 from distnn.training.loop import Loop, Record
 from distnn.training.session import Session
@@ -160,7 +160,7 @@ class GradientTrainer:
                 model.vector[:], self._state = files.vectors()
         until = self._until = min(self._until, self.position.epoch) + epochs
 
-        def make_work(vector: Any, exchange: Exchange, items: int, watch: None) -> OwnWork:
+        def make_work(vector: Any, exchange: Exchange, items: int, observe: None) -> OwnWork:
             return OwnWork(self.gradient, exchange, items)
 
         session = Session(comm, cast(Network, model), self.optimizer, self.config, make_work)
@@ -174,29 +174,16 @@ class GradientTrainer:
             if files is not None:
                 files.begin(self.config, session, until, self.n)
 
-        try:
+        with session.closing(self._keep):  # which writes into self.theta
             comm.on_first(begin)
             comm.status.stop = self.request_stop
             rows = cast(Dataset, _Numbers(self.n))
             loop = Loop(session, rows, None, until, cast(Any, files), lambda: self._stop)
-            records = loop.run()
-        except DivergenceError:
-            session.close()  # position and optimizer state stay those before
-            raise
-        except DistnnError:
-            self._close(session)
-            raise
-        finally:
-            session.end_thread()
-        self._close(session)
-        return records
+            return loop.run()
 
-    def _close(self, session: Session) -> None:
-        session.collect_state()
-        self.position = session.position
-        if session.comm.is_first:
-            self._state = {name: v.copy() for name, v in session.exchange.state.items()}
-        session.close()  # writes into self.theta
+    def _keep(self, position: Position, state: dict[str, Array]) -> None:
+        """Keep what a session has reached: the next one begins there."""
+        self.position, self._state = position, state
 
     def _open(self, epochs: int) -> None:
         """Rank 0: open the run's directory at the first fit, claim it again at the others."""
@@ -223,7 +210,7 @@ class GradientTrainer:
 
 
 class FlatVector:
-    """What a session needs of a model: one vector, where it lives, and how it may be cut.
+    """What a session needs of a model: one vector, and how it may be cut.
 
     Attributes:
         shapes: of the matrices that the vector holds: one of a single column.
@@ -242,12 +229,12 @@ class FlatVector:
         return [self.vector[:, np.newaxis]]
 
     def bind(self, vector: Array) -> None:
-        """Let the vector live here from now on."""
+        """Use this vector (size,) from now on."""
         self.vector = vector
 
 
 class _Numbers:
-    """Rows that are their numbers: what they stand for the caller's function knows."""
+    """Rows that are their numbers; the caller's function has what belongs to them."""
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -256,6 +243,10 @@ class _Numbers:
 
     def __len__(self) -> int:
         return self._n
+
+    def order(self, memory: SharedMemory) -> EpochOrder:
+        """See `Dataset.order`."""
+        return EpochOrder(memory, self._n)
 
     def gather(self, rows: NDArray[np.intp], out: NDArray[np.intp]) -> None:
         """The numbers themselves."""

@@ -21,7 +21,7 @@ from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, closing,
 from distnn.run import checkpoint
 from distnn.run.checkpoint import Checkpoint
 from distnn.run.directory import RunDirectory
-from distnn.training.dataset import allocate, array_specs, digests, share
+from distnn.training.dataset import RowLayout, allocate, array_specs, digests, share
 from distnn.training.evaluation import ROWS, Evaluation, rank_slices
 from distnn.training.loading import saved_scaling, write_scaled
 from distnn.training.saved import (
@@ -181,12 +181,12 @@ def evaluate(
         ]  # fmt: skip
     config, classify, items, classes, weighted, units = comm.broadcast(common)
     network = Network(**config)
-    sizes = (items, network.layers[0], network.layers[-1], classes, network.dtype, weighted)
-    comm = comm.with_memory(needed_bytes([_weights_spec(network), *array_specs(*sizes)]))
+    row = RowLayout.of(network, classes, weighted)
+    comm = comm.with_memory(needed_bytes([_weights_spec(network), *array_specs(items, row)]))
     memory = SharedMemory(comm)
     with closing(memory), np.errstate(all="ignore"):
         _share_weights(memory, network, trained)
-        dataset = allocate(memory, *sizes)
+        dataset = allocate(memory, items, row)
 
         def read() -> None:
             assert trained is not None
@@ -216,7 +216,7 @@ def predict(comm: Communicator, trained: Trained | None, rows: Rows | None) -> A
     common = trained and rows and [trained.network.config(), len(rows)]
     config, items = comm.broadcast(common)
     network = Network(**config)
-    spec, _ = array_specs(items, network.layers[0], network.layers[-1], 0, network.dtype)
+    spec, _ = array_specs(items, RowLayout.of(network, 0))
     comm = comm.with_memory(needed_bytes([_weights_spec(network), spec]))
     memory = SharedMemory(comm)
     with closing(memory), np.errstate(all="ignore"):

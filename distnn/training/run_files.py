@@ -4,10 +4,9 @@ import json
 import logging
 import math
 import secrets
-import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,14 @@ from distnn.data.preparation import Preparation
 from distnn.errors import DistnnError, InputError
 from distnn.nn import products
 from distnn.run import checkpoint, metrics
-from distnn.run.background import BackgroundWriter
 from distnn.run.checkpoint import Checkpoint, CheckpointError
-from distnn.run.directory import RunDirectory
 from distnn.run.files import reason
 from distnn.run.fingerprint import fingerprint
 from distnn.run.kernels import kernels_message
 from distnn.run.position import Position
-from distnn.run.progress import Progress
 from distnn.training.consistency import reduction_facts, start_messages
+from distnn.training.early_stopping import EarlyStopping
+from distnn.training.run_writer import RunWriter
 from distnn.training.saved import (
     ANOTHER,
     check_data,
@@ -38,7 +36,6 @@ from distnn.training.saved import (
     preparation_of,
 )
 from distnn.training.session import Session
-from distnn.training.watch import Watch
 
 Array = NDArray[Any]
 
@@ -47,7 +44,7 @@ LINES_KEPT = 100  # of the metrics in every checkpoint, in case that they are lo
 log = logging.getLogger(__name__)
 
 
-class RunFiles:
+class RunFiles(RunWriter):
     """What one training reads from a run's directory, and writes to it.
 
     In order: `open`, `make`, `begin`, then `epoch_done` and `save_checkpoint`, `finish`, `close`.
@@ -55,16 +52,12 @@ class RunFiles:
     Attributes:
         is_resumed: after `open`, whether the directory holds a run to continue.
         checkpoint: what a resumed run continues from; None for a new run, and after `begin`.
-        progress: shows how far the training is, after `begin`.
     """
 
-    progress: Progress
-
     def __init__(self, path: str | Path) -> None:
-        self.directory = RunDirectory(path)
+        super().__init__(path)
         self.is_resumed = False
         self.checkpoint: Checkpoint | None = None
-        self._writer: BackgroundWriter | None = None
         self._meta: dict[str, Any] = {}
         self._tensors: dict[str, Array] = {}
         self._record: Mapping[str, Any] = {}  # of the last epoch
@@ -124,39 +117,34 @@ class RunFiles:
             self.close()
             raise
 
-    def claim(self) -> None:
-        """Keep other jobs from writing here until `close`; raises InputError if one does."""
-        if not self.directory.claim():
-            log.warning("%s: no locks here, keep other jobs away", self.directory)
-
     def vectors(self) -> tuple[Array | None, dict[str, Array]]:
         """Weights and optimizer state of the checkpoint, as flat vectors; None and none without."""
         if self.checkpoint is None:
             return None, {}
         return self.checkpoint.weights(), self.checkpoint.state()
 
-    def best_weights(self, watch: Watch) -> Array | None:
+    def best_weights(self, stopping: EarlyStopping) -> Array | None:
         """The weights of the best epoch that a checkpoint names, as one flat vector.
 
         Returns:
             None if a later epoch was the best already, before newer checkpoints were lost: the run
-            comes to it again.
+            reaches it again.
 
         Raises:
             CheckpointError: they are gone or damaged.
         """
-        if self.checkpoint is None or watch.value is None:
+        if self.checkpoint is None or stopping.value is None:
             return None
-        if (watch.epoch, 0) == (self.position.epoch, self.position.step):
+        if (stopping.epoch, 0) == (self.position.epoch, self.position.step):
             return self.checkpoint.weights()
         best = checkpoint.read(checkpoint.find(self.directory.checkpoints, checkpoint.BEST))
         checked_network(best)
         check_identity(best, self.directory.identity())
         state = best.meta.get("watch") or {"epoch": 0}
-        if state["epoch"] < watch.epoch:
-            what = f"is of epoch {state['epoch']}, and the best one is {watch.epoch}"
+        if state["epoch"] < stopping.epoch:
+            what = f"is of epoch {state['epoch']}, and the best one is {stopping.epoch}"
             raise CheckpointError(what, str(best.path), ANOTHER)
-        return evaluated_weights(best) if state["epoch"] == watch.epoch else None
+        return evaluated_weights(best) if state["epoch"] == stopping.epoch else None
 
     def scaled_as(self, config: TrainConfig) -> dict[str, Array]:
         """What holds the scaling of the data, where they are not to be measured again.
@@ -212,33 +200,27 @@ class RunFiles:
             "fingerprint": here,
             "fingerprints": before if here in before else [*before, here],
         }
-        self._begin_writing(config.keep, session.position, recorded.get("records", []))
+        lines = self.start_writing(
+            config, session.position, recorded.get("records", []), items
+        ).lines
+        self._check_lines(lines, session.position)
         self._record = {}
-        done = session.position.epoch
-        self.progress = Progress(config.progress, sys.stderr, config.epochs, steps, done)
         for line in filter(None, (kernels_message(here), *start_messages(self._meta, recorded))):
             log.warning("%s", line)
         self.checkpoint = None
 
     def epoch_done(self, record: Mapping[str, Any], seconds: float, items: int) -> None:
-        """Write the lines of an epoch, beside the training, and show its figures.
-
-        Args:
-            items: how many were trained on in `seconds`.
-        """
-        rate = items / seconds if seconds > 0 else math.inf
-        timing = {"epoch": record["epoch"], "seconds": seconds, "samples_per_second": rate}
+        """See `RunWriter.epoch_done`."""
         self._record = dict(record)
         self._lines.append(metrics.line(record))
-        self._begun.append(self._record, timing)
-        self.progress.epoch(record, rate)
+        super().epoch_done(self._record, seconds, items)
 
     def save_checkpoint(
         self,
         weights: list[Array],
         state: Mapping[str, Array],
         position: Position,
-        watch: Watch | None = None,
+        stopping: EarlyStopping | None = None,
     ) -> None:
         """Save a checkpoint beside the training; a failure is logged, and training continues.
 
@@ -249,18 +231,14 @@ class RunFiles:
         vectors |= {f"optimizer.{name}": vector for name, vector in state.items()}
         meta = self._meta | {"records": list(self._lines)}
         score = math.inf
-        if watch is not None:
-            meta = meta | {"watch": watch.state()}
-            score = watch.score if watch.epoch == position.epoch else score
+        if stopping is not None:
+            meta = meta | {"watch": stopping.state()}
+            score = stopping.score if stopping.epoch == position.epoch else score
         elif position.step == 0:  # only then the last record is of these weights
             score = self._record.get("train_loss", score)
         if position.step == 0 and math.isfinite(score):
             meta = meta | {"score": float(score)}
-        self._begun.save(vectors, self._tensors, meta, position)
-
-    def unsaved_message(self) -> str:
-        """Wait for all writes; why the last checkpoint could not be saved, empty if it was."""
-        return self._begun.unsaved_message()
+        self.writer.save(vectors, self._tensors, meta, position)
 
     def finish(
         self, session: Session, items: int, started: float, report: Mapping[str, Any] | None = None
@@ -316,19 +294,11 @@ class RunFiles:
         except OSError as problem:
             log.warning("%s: cannot be written: %s", self.directory.outcome, reason(problem))
 
-    def close(self) -> None:
-        """End the progress bar and the writing threads, and let other jobs write here."""
-        if self._writer is not None:
-            self._writer.close()
-            self.progress.close()
-            self._writer = None
-        self.directory.release()
-
-    def _begin_writing(self, keep: int, position: Position, known: list[str]) -> None:
-        self._writer = BackgroundWriter(self.directory, keep, position, known)
+    def _check_lines(self, lines: Sequence[str], position: Position) -> None:
+        """Keep the lines of the epochs before, and warn of those that are missing."""
         self._lines.clear()
-        self._lines.extend(self._writer.lines)
-        if missing := position.epoch - len(self._writer.lines):
+        self._lines.extend(lines)
+        if missing := position.epoch - len(lines):
             what = f"{missing} of {position.epoch} epochs have no line, nor has the checkpoint one"
             log.warning("%s: %s", self.directory.metrics, what)
 
@@ -346,11 +316,6 @@ class RunFiles:
             return False
         same = ("weights_sha256", "optimizer_sha256", "steps")
         return isinstance(there, dict) and all(there.get(key) == summary[key] for key in same)
-
-    @property
-    def _begun(self) -> BackgroundWriter:
-        assert self._writer is not None
-        return self._writer
 
     def _start_over(self) -> None:
         """A run without a checkpoint: it was stopped before the first, or somebody removed them.

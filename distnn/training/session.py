@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from distnn.checks import LARGEST_COUNT
 from distnn.config.options import TrainConfig
-from distnn.data.order import epoch_order
-from distnn.errors import DivergenceError
+from distnn.errors import DistnnError, DivergenceError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer, descend
 from distnn.nn.optimizers.average import NAME as AVERAGE
@@ -28,10 +27,9 @@ from distnn.parallel.reduction.exchange import Exchange, Phase, Rule, no_phase
 from distnn.parallel.reduction.loss_sums import LossSums
 from distnn.parallel.reduction.strategies import make_exchange
 from distnn.run.position import Position
-from distnn.training.dataset import Dataset
+from distnn.training.dataset import Dataset, Order
 from distnn.training.noise_scale import NoiseScale, noise_scale
 from distnn.training.slice_work import Profiler, SliceWork
-from distnn.training.streamed import StreamedDataset
 from distnn.training.vectors import layout_of
 
 Array = NDArray[Any]
@@ -45,7 +43,7 @@ class Session:
         config: batch_size, slices (resolved), seed, shuffle, schedule, warmup, reduce, wire,
             update and clip_norm are used.
         make_work: what computes the gradients of this rank's slices, of the network, the exchange,
-            the most items of a batch, and what watches them, or None.
+            the most items of a batch, and what observes them, or None.
 
     Attributes:
         position: how far it is.
@@ -75,16 +73,16 @@ class Session:
         self._scale = np.array(1, network.dtype)  # of the gradients, at this step
         self._home = network.vector if network.has_weights else None
         self._phase: Phase = no_phase
-        self.memory, watches = SharedMemory(comm), config.noise_scale
+        self.memory, observes = SharedMemory(comm), config.noise_scale
         self.exchange = make_exchange(
             self.memory,
             layout_of(network, optimizer, config),
             reduce=config.reduce,
             update=config.update,
-            clip_norm=math.inf if watches and config.clip_norm is None else config.clip_norm,
+            clip_norm=math.inf if observes and config.clip_norm is None else config.clip_norm,
         )
-        self._noise = NoiseScale(comm, self.exchange.ownership) if watches else None
-        if watches:
+        self._noise = NoiseScale(comm, self.exchange.ownership) if observes else None
+        if observes:
             self.exchange.keep_norms()
         averages = network.size if config.average is not None else 0
         self._averages = self.memory.array((averages,), network.dtype)
@@ -92,7 +90,8 @@ class Session:
         self._make_work = make_work
         self._loss_sums = LossSums(comm, self.exchange.ownership)
         self._order_memory = SharedMemory(comm)
-        self._order, self._items = np.empty(0, np.intp), -1
+        self._order: Order
+        self._items = -1  # of the data set that `_order` and `work` are for
 
     # --- the vectors ---------------------------------------------------------------------------
 
@@ -138,6 +137,34 @@ class Session:
         self._order_memory.close()
         self.memory.close()
 
+    def finish(self) -> tuple[Position, dict[str, Array]]:
+        """Close it; the position reached, and on rank 0 the optimizer's state vectors by name."""
+        self.collect_state()
+        state = self.exchange.state if self.comm.is_first else {}
+        kept = {name: vector.copy() for name, vector in state.items()}
+        self.close()
+        return self.position, kept
+
+    @contextmanager
+    def closing(self, keep: Callable[[Position, dict[str, Array]], None]) -> Iterator[None]:
+        """Close it at the end of the context.
+
+        Args:
+            keep: is given what `finish` gives, also after an error that all ranks have; not after a
+                divergence, so that position and state stay those before.
+        """
+        try:
+            yield
+        except DivergenceError:
+            self.close()
+            raise
+        except DistnnError:
+            keep(*self.finish())
+            raise
+        finally:
+            self.end_thread()
+        keep(*self.finish())
+
     def end_thread(self) -> None:
         """The thread beside this rank ends, also after an error of this rank alone."""
         self.exchange.end_thread()
@@ -149,17 +176,11 @@ class Session:
         if self._items != len(dataset):
             self._items = len(dataset)
             self._order_memory.close()
-            if not isinstance(dataset, StreamedDataset):
-                self._order = self._order_memory.array((len(dataset),), np.intp)
+            self._order = dataset.order(self._order_memory)
             items = min(self.config.batch_size, len(dataset))
-            watch = None if self._noise is None else self._noise.watched
-            self.work = self._make_work(self.network, self.exchange, items, watch)
-        if isinstance(dataset, StreamedDataset):
-            dataset.begin_epoch(self.config.seed, self.position.epoch, self.config.shuffle)
-        elif self.comm.node_rank == 0 and self.config.shuffle:
-            epoch_order(len(dataset), self.config.seed, self.position.epoch, self._order)
-        elif self.comm.node_rank == 0:
-            self._order[:] = np.arange(len(dataset))
+            observe = None if self._noise is None else self._noise.observed
+            self.work = self._make_work(self.network, self.exchange, items, observe)
+        self._order.begin_epoch(self.config.seed, self.position.epoch, self.config.shuffle)
         self.exchange.barrier.wait()
         steps = -(-len(dataset) // self.config.batch_size)
         epochs = min(self.config.warmup_epochs, LARGEST_COUNT)
@@ -177,7 +198,8 @@ class Session:
             The largest stop request of all ranks, see `Exchange.finish`.
         """
         position, exchange, phase = self.position, self.exchange, self._phase
-        batch = self._batch(dataset)
+        start = position.step * self.config.batch_size
+        batch = self._order.batch(start, start + self.config.batch_size)
         t = position.steps + 1
         rules, scale = self._rules(t, self.learning_rate(t, steps_total))
         self._scale[()] = scale / (_weight(dataset, batch) or 1)
@@ -204,14 +226,6 @@ class Session:
         if self._loss_sums.full:
             self.collect_losses(steps_total)
         return stop
-
-    def _batch(self, dataset: Dataset) -> NDArray[np.intp]:
-        """The rows of the next batch, for `Dataset.gather`."""
-        start = self.position.step * self.config.batch_size
-        end = start + self.config.batch_size
-        if isinstance(dataset, StreamedDataset):
-            return dataset.batch(start, end)
-        return self._order[start:end]
 
     def _weights(self, dataset: Dataset, rows: NDArray[np.intp], A0: Array) -> Array | None:
         """The weights of rows that go through a pass together, (..., b, 1) as A0; None for 1."""
@@ -335,7 +349,7 @@ class Session:
 
 
 def _weight(dataset: Dataset, batch: NDArray[np.intp]) -> float:
-    """What the sum over a batch is divided by, which every rank knows: weights lie on each node.
+    """What the sum over a batch is divided by, the same on every rank: each node has all weights.
 
     It is 0 where all rows have the weight 0: their gradient is 0, whatever divides it.
     """

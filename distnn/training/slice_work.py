@@ -25,7 +25,7 @@ from distnn.parallel.reduction.wire import Wire
 STACK = 8
 """Slices that go through a pass together: they need the memory of so many slices' activations."""
 
-Watch = Callable[[Product, int, int], Product]
+Observer = Callable[[Product, int, int], Product]
 
 
 class Stack(NamedTuple):
@@ -71,14 +71,14 @@ class SliceWork:
 
     Args:
         items: of the largest batch.
-        watch: what looks at the gradient of each slice: gives, for the product that makes those of
-            `count` of this rank's slices by turns, from `first` on, one that is used instead.
+        observe: gives, for the product that makes the gradients of `count` of this rank's slices by
+            turns, from `first` on, one that is used instead and may look at them.
     """
 
     def __init__(
-        self, network: Network, exchange: Exchange, items: int, watch: Watch | None = None
+        self, network: Network, exchange: Exchange, items: int, observe: Observer | None = None
     ) -> None:
-        self._watch = watch
+        self._observe = observe
         self._network, self._exchange = network, exchange
         self._slices = exchange.layout.slices
         longest, count = -(-items // self._slices), min(STACK, len(exchange.tasks))
@@ -117,8 +117,8 @@ class SliceWork:
                 first = number * STACK
                 count = min(STACK, len(self._exchange.tasks) - first)
                 part.backward.product, part.backward.add = product_of_slices, add
-                if self._watch is not None:
-                    part.backward.product = self._watch(product_of_slices, first, count)
+                if self._observe is not None:
+                    part.backward.product = self._observe(product_of_slices, first, count)
 
     def _prepare(self, items: int) -> list[Work]:
         tasks = self._exchange.tasks

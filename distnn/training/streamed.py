@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from distnn.data.order import window_order, windows
 from distnn.errors import InputError
 from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory
-from distnn.training.dataset import Dataset, array_specs
+from distnn.training.dataset import Dataset, Order, RowLayout, array_specs, order_spec
 
 if TYPE_CHECKING:
     from distnn.data.blocks import Blocks, Piece
@@ -50,18 +50,10 @@ class WindowSizes:
         return min(self.rows, self.least - 1 + self.block)
 
 
-def window_specs(
-    sizes: WindowSizes,
-    features: int,
-    outputs: int,
-    classes: int,
-    dtype: DTypeLike,
-    weighted: bool = False,
-) -> tuple[ArraySpec, ...]:
+def window_specs(sizes: WindowSizes, row: RowLayout) -> tuple[ArraySpec, ...]:
     """What a node shares: the order of two windows, and their rows as `array_specs` has them."""
     rows = 2 * sizes.capacity
-    arrays = array_specs(rows, features, outputs, classes, dtype, weighted)
-    return ArraySpec(1, (rows,), np.intp), *arrays
+    return order_spec(rows), *array_specs(rows, row)
 
 
 class StreamedDataset(Dataset):
@@ -107,6 +99,10 @@ class StreamedDataset(Dataset):
     def begin(self, blocks: "Blocks", write: Writer, total_weight: float) -> None:
         """Say what is read, on every rank."""
         self._blocks, self._write, self._total_weight = blocks, write, total_weight
+
+    def order(self, memory: SharedMemory) -> Order:
+        """Its own: rows are asked for by where in its windows they are."""
+        return self
 
     def begin_epoch(self, seed: int, epoch: int, shuffle: bool = True) -> None:
         """The batches of this epoch are asked for from now on."""

@@ -105,7 +105,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one pass over a training set tells.
+    """What one pass over a training set gives.
 
     Attributes:
         rows, targets: their moments.

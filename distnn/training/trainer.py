@@ -11,7 +11,7 @@ import numpy as np
 from distnn.blas_threads import one_thread_per_rank
 from distnn.checks import LARGEST_COUNT, choice, instance, number
 from distnn.config.options import TrainConfig
-from distnn.errors import DistnnError, DivergenceError, InputError
+from distnn.errors import InputError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
 from distnn.nn.products import slow_precision_message
@@ -260,27 +260,20 @@ class Trainer:
             return files.finish(session, trained, started + measured, self.report)
 
         try:
-            comm.on_first(lambda: self._begin(files, session, data, until))
-            self._until = until
-            comm.status.stop = self.request_stop
-            records = self._loop(session, data, until, files).run()
-            session.collect_state()
-            comm.status.enter("evaluation")
-            trained_at = time.perf_counter()
-            with session.averaged():
-                self.report = self._best.report(comm, self.network, data, session.position.epoch)
-            measured = time.perf_counter() - trained_at
-            summary = comm.on_first(finish)
-        except DivergenceError:
-            session.close()  # position and optimizer state stay those before
-            raise
-        except DistnnError:
-            self.close_session(session)
-            raise
+            with session.closing(self._keep):
+                comm.on_first(lambda: self._begin(files, session, data, until))
+                self._until = until
+                comm.status.stop = self.request_stop
+                records = self._loop(session, data, until, files).run()
+                session.collect_state()
+                comm.status.enter("evaluation")
+                trained_at, epoch = time.perf_counter(), session.position.epoch
+                with session.averaged():
+                    self.report = self._best.report(comm, self.network, data, epoch)
+                measured = time.perf_counter() - trained_at
+                summary = comm.on_first(finish)
         finally:
             self._stop = 0
-            session.end_thread()
-        self.close_session(session)
         return records, summary
 
     def _loop(
@@ -335,13 +328,9 @@ class Trainer:
             session.restore(self._state, self.position)
         return session
 
-    def close_session(self, session: Session) -> None:
-        """Take position, weights and optimizer state out of shared memory and give it back."""
-        session.collect_state()
-        self.position = session.position
-        if session.comm.is_first:
-            self._state = {name: v.copy() for name, v in session.exchange.state.items()}
-        session.close()
+    def _keep(self, position: Position, state: dict[str, np.ndarray]) -> None:
+        """Keep what a session has reached: the next one begins there."""
+        self.position, self._state = position, state
 
     def _open_files(self, epochs: int) -> None:
         """Rank 0: open the run's directory at the first fit, claim it again at the others."""
@@ -365,12 +354,12 @@ class Trainer:
 
             check_model(files.checkpoint, self.network, self.optimizer)
             self._best.read(files)
-            return [vars(files.position), self._best.watch.state()]
+            return [vars(files.position), self._best.stopping.state()]
 
         restored = comm.broadcast(comm.on_first(lambda: files and found(files)))
         if restored is not None:
             until, (position, watched_so_far) = self._until, restored
-            self._best.watch.restore(watched_so_far)
+            self._best.stopping.restore(watched_so_far)
             self.load_state(Position(**position), *(files.vectors() if files else (None, {})))
             self._until = until  # a script that is run again counts its epochs from the start
 

@@ -15,9 +15,9 @@ from distnn.nn.network import Network
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.training.arrays import from_arrays, split_arrays
-from distnn.training.dataset import Dataset, shared_bytes
+from distnn.training.dataset import Dataset, RowLayout, shared_bytes
+from distnn.training.early_stopping import PREFIX
 from distnn.training.evaluation import Evaluation, are_classes, check_metric
-from distnn.training.watch import PREFIX
 from distnn.training.weighting import balance, check_class_weight, check_smoothing
 
 if TYPE_CHECKING:  # what takes data frames is loaded where there are some
@@ -123,10 +123,10 @@ class Arrays:
         items = [len(X) if hasattr(X, "__len__") else 0 for X, _, _ in self._sets]
         if self.partitioned:
             items[0] = comm.total(items[0])
-        n_0, n_L = network.layers[0], network.layers[-1]
+        n_L = network.layers[-1]
         classes = [n_L if np.ndim(T) == 1 else 0 for _, T, _ in self._sets]
         return sum(
-            shared_bytes(n, n_0, n_L, column, network.dtype, weighted=True)
+            shared_bytes(n, RowLayout.of(network, column, weighted=True))
             for n, column in zip(items, classes, strict=True)
         )
 

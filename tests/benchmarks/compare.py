@@ -14,11 +14,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from machine import machine
+
 HERE = Path(__file__).parent
 NETWORKS = "784-30-10:16:sigmoid,784-128-10:64:sigmoid,784-512-512-10:256,784-2048-2048-10:1024"
-CONTENDERS = ("distnn 1", "distnn 2", "sharded 2", "distnn 8", "torch 1", "torch 2", "torch 8",
-              "sklearn 1", "jax 1")  # fmt: skip
-OURS = ("distnn", "sharded")  # update = "rank0" and update = "sharded"
+CONTENDERS = ("distnn 1", "whole 1", "distnn 2", "sharded 2", "whole 2", "distnn 8", "torch 1",
+              "torch 2", "torch 8", "sklearn 1", "jax 1")  # fmt: skip
+# 8 slices, by update = "rank0" and "sharded"; one slice for each rank, which other ranks do not
+# repeat: what peers do
+OURS = ("distnn", "sharded", "whole")
 
 
 def command(contender, worker):
@@ -123,6 +127,7 @@ def main(argv=None):
     parser.add_argument("--prefix", nargs="+", default=[], help="a command around each contender")
     flags = parser.parse_args(argv)
     networks, results = flags.networks.split(","), {}
+    print(machine())
     for optimizer in flags.optimizers:
         rounds = {contender: [] for contender in flags.contenders}
         for _ in range(flags.rounds):

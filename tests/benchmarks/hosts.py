@@ -149,19 +149,11 @@ def worker(kind: str, case: int) -> None:
         print("RESULT", json.dumps(result), flush=True)
 
 
-def kernel() -> str:
-    """The kernel of numpy's BLAS."""
-    import numpy as np
-    import threadpoolctl
-
-    np.ones((2, 2)) @ np.ones((2, 2))
-    return ", ".join(str(one.get("architecture")) for one in threadpoolctl.threadpool_info())
-
-
 def main() -> None:
     """Start all variants by turns and print the medians."""
     sys.path.insert(0, str(HERE.parents[1] / "system"))
     from cluster import Cluster
+    from machine import machine
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hosts", type=int, default=2)
@@ -174,7 +166,7 @@ def main() -> None:
     flags = parser.parse_args()
     kinds = [*flags.kinds, *(["torch"] if flags.torch else [])]
     env = {"HOSTS": str(flags.hosts), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    print(f"{flags.hosts} hosts, {flags.ranks} ranks on each, {flags.rate}; kernel {kernel()}")
+    print(f"{flags.hosts} hosts, {flags.ranks} ranks on each, {flags.rate}; {machine()}")
     with Cluster(flags.hosts, flags.rate) as cluster:
         for case in flags.case:
             figures: dict[str, list[float]] = {}

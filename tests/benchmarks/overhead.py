@@ -1,8 +1,8 @@
 """What it costs not to hang: `mpirun -n 2 python tests/benchmarks/overhead.py [EPOCHS]`.
 
-784-128-10, batch 64, Adam. Two trainings in one process, one with the stall watch, the signals and
+784-128-10, batch 64, Adam. Two trainings in one process, one with the watchdog, the signals and
 the digest of its checkpoints, one without. They take turns after every third of an epoch, so that
-both meet the same moods of the machine; each writes a checkpoint per epoch. The watch looks every
+both run under the same conditions; each writes a checkpoint per epoch. The watchdog looks every
 0.1 s, and not every 0.5 s, so that each third has its looks. Prints the median, over the epochs, of
 the ratio of their times, with the interval in which the true median lies with 95 %.
 """

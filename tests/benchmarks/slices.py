@@ -96,6 +96,8 @@ def measure(
 
 
 def main() -> None:
+    from machine import machine
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slices", type=int, default=8)
     parser.add_argument("--optimizer", choices=("sgd", "adam"), default="sgd")
@@ -106,7 +108,8 @@ def main() -> None:
     options = parser.parse_args()
     comm = Communicator()
     if comm.is_first:
-        print(f"{comm.size} ranks, {options.optimizer}, {options.update}; microseconds per step")
+        print(f"{comm.size} ranks, {options.optimizer}, {options.update}; {machine()}")
+        print("microseconds per step")
     for number in options.networks:
         layers, activation, batch = NETWORKS[number]
         with np.errstate(all="ignore"):

@@ -1,6 +1,6 @@
 """One contender of the comparison, in processes of its own: prints seconds per step as JSON.
 
-    python workers.py NAME OPTIMIZER SECONDS NETWORKS     NAME: distnn, sharded, torch, sklearn, jax
+    python workers.py NAME OPTIMIZER SECONDS NETWORKS     NAME: distnn, sharded, whole, torch, ...
     mpirun -n N python workers.py distnn ...; torchrun --nproc-per-node N workers.py torch ...
 
 Everyone gets rows and labels drawn alike, one BLAS thread per process, and some steps to warm up.
@@ -41,14 +41,16 @@ def per_step(step, seconds, least=3):
     return (time.perf_counter() - start) / count
 
 
-def distnn(cases, optimizer, seconds, update="rank0"):
+def distnn(cases, optimizer, seconds, update="rank0", is_whole=False):
     from distnn.config.commands import BenchConfig
     from distnn.diagnostics.steps import Bench
     from distnn.parallel.comm.communicator import Communicator
 
     comm, found = Communicator(), []
     for case in cases:
-        bench = Bench(comm, case, BenchConfig(optimizer=optimizer, update=update))
+        slices = comm.size if is_whole else None
+        config = BenchConfig(optimizer=optimizer, update=update, slices=slices)
+        bench = Bench(comm, case, config)
         with np.errstate(all="ignore"):
             bench.run(3)
             steps = min(2000, max(3, int(seconds / bench.run(3))))
@@ -59,6 +61,10 @@ def distnn(cases, optimizer, seconds, update="rank0"):
 
 def sharded(cases, optimizer, seconds):
     return distnn(cases, optimizer, seconds, "sharded")
+
+
+def whole(cases, optimizer, seconds):
+    return distnn(cases, optimizer, seconds, is_whole=True)
 
 
 def torch(cases, optimizer, seconds):
@@ -196,6 +202,7 @@ def main():
     contenders = {
         "distnn": distnn,
         "sharded": sharded,
+        "whole": whole,
         "torch": torch,
         "sklearn": sklearn,
         "jax": jax,

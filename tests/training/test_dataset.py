@@ -13,7 +13,7 @@ from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.training.arrays import from_arrays
-from distnn.training.dataset import Dataset, allocate, digest, shared_bytes
+from distnn.training.dataset import Dataset, RowLayout, allocate, digest, shared_bytes
 
 CLASSES = 4
 
@@ -94,10 +94,11 @@ def test_no_rank_has_rows(memory: SharedMemory) -> None:
 @pytest.mark.parametrize("classes", [0, CLASSES])
 def test_a_node_has_room_for_what_is_allocated(classes: int) -> None:
     memory = SharedMemory(Communicator(MPI.COMM_SELF))
-    dataset = allocate(memory, 10, 3, CLASSES, classes, np.float32)
+    row = RowLayout(3, CLASSES, classes, np.float32)
+    dataset = allocate(memory, 10, row)
     used = dataset.X.nbytes + dataset.T.nbytes + 10 * 8  # and the order of the items
     pages = 3 * 2 * 4096  # of each array, its first and its last
-    assert used <= shared_bytes(10, 3, CLASSES, classes, np.float32) <= used + pages
+    assert used <= shared_bytes(10, row) <= used + pages
 
 
 def test_with_and_without_a_table_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:

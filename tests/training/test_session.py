@@ -38,7 +38,7 @@ def test_an_epoch_goes_through_every_item_once(n: int, batch: int, steps: int) -
     samples = data(one.comm, n, one.network)
     for epoch in range(2):
         assert one.begin_epoch(samples) == steps
-        assert np.array_equal(one._order, epoch_order(n, 3, epoch))
+        assert np.array_equal(one._order.batch(0, n), epoch_order(n, 3, epoch))
         for step in range(steps):
             assert (one.position.epoch, one.position.step) == (epoch, step)
             one.step(samples, 2 * steps)
@@ -54,7 +54,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_items_as_they_were_trained_on() -
     samples = data(one.comm, 20, one.network)
     steps, expected = one.begin_epoch(samples), 0.0
     for step in range(steps):
-        batch = one._order[8 * step : 8 * step + 8]
+        batch = one._order.batch(8 * step, 8 * step + 8)
         X, T = samples.X[batch, 1:], samples.T[batch, 0]
         expected += one.network.loss_and_gradients(X, T)[0] * len(batch)
         one.comm.mpi.Barrier()  # nobody changes the weights before
@@ -74,7 +74,7 @@ def test_a_step_of_sgd_is_its_formula(clip: float | None, decay: float) -> None:
     one.start(None)
     samples = data(comm, 20, network)
     for t in range(1, one.begin_epoch(samples) + 1):
-        batch = one._order[8 * (t - 1) : 8 * t]
+        batch = one._order.batch(8 * (t - 1), 8 * t)
         X, T = samples.X[batch, 1:], samples.T[batch, 0]
         g = np.concatenate([dW.ravel() for dW in network.loss_and_gradients(X, T)[1]])
         norm = np.linalg.norm(g)

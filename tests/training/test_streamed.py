@@ -16,6 +16,7 @@ from distnn.parallel.comm import communicator as communicator_module
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
+from distnn.training.dataset import RowLayout
 from distnn.training.streamed import StreamedDataset, WindowSizes, window_specs
 
 WORLD = MPI.COMM_WORLD
@@ -51,7 +52,7 @@ def write(piece: Piece, X: np.ndarray, T: np.ndarray, weights: np.ndarray | None
 
 def opened(memory: SharedMemory, blocks: Numbers, least: int) -> StreamedDataset:
     sizes = WindowSizes(len(blocks), least, max(blocks.sizes))
-    specs = window_specs(sizes, 1, 1, 0, np.float64, True)
+    specs = window_specs(sizes, RowLayout(1, 1, 0, np.float64, True))
     arrays = [memory.array(spec.shape, spec.dtype) for spec in specs]
     dataset = StreamedDataset(memory, arrays, sizes, 0)
     dataset.begin(blocks, write, sum(range(len(blocks))) / 2)
@@ -188,5 +189,5 @@ def test_a_file_that_changes_its_length_is_told():
 def test_memory_is_two_windows_whatever_the_rows():
     for rows in (10**6, 10**9):
         sizes = WindowSizes(rows, 1000, 50)
-        specs = window_specs(sizes, 20, 1, 0, np.float32)
+        specs = window_specs(sizes, RowLayout(20, 1, 0, np.float32))
         assert sum(spec.bytes for spec in specs) < 2 * 1050 * (21 * 4 + 4 + 8) + 6 * 4096

@@ -1,4 +1,4 @@
-"""What guards ranks before their watchdog stands: while MPI starts, and until all have met.
+"""Watching over ranks until their watchdog runs: while MPI starts, and until the handshake is over.
 
 Nothing is shared yet. What is known of the other ranks of a machine is what the system says of the
 processes that the same launcher started.
@@ -33,7 +33,7 @@ from distnn.parallel.watchdog.reports import (
     write_report,
 )
 
-MARGIN = 0.5  # seconds more than a watchdog takes, which knows more
+MARGIN = 0.5  # seconds more than a watchdog takes, which can say more
 LONGEST_LOOK = 1.0  # seconds; a job that was suspended finds hours gone, which do not count
 GUARDED = (0, 1)  # ranks of each machine that have a guard apart: one of them may be stopped
 GRACE = 1.0  # seconds in which a rank may end by itself, with a message, as another one has done
@@ -105,7 +105,7 @@ def stall_timeout(words: list[str]) -> float:
 
 
 def not_arrived(ranks: Iterable[int], where: str, seconds: float) -> str:
-    """The message that these ranks have not come to where all meet."""
+    """The message that these ranks have not arrived."""
     found = {rank: process for process, rank in _siblings(os.getppid())}
     host = socket.gethostname()
     lines = []

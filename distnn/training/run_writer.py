@@ -1,0 +1,79 @@
+"""Writing to a run's directory beside the training, whatever is trained. Rank 0 alone does it."""
+
+import logging
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distnn.config.options import TrainConfig
+from distnn.run.background import BackgroundWriter
+from distnn.run.directory import RunDirectory
+from distnn.run.position import Position
+from distnn.run.progress import Progress
+
+log = logging.getLogger(__name__)
+
+
+class RunWriter:
+    """A run's directory, from the claim to `close`.
+
+    Attributes:
+        progress: shows how far the training is, after `start_writing`.
+    """
+
+    progress: Progress
+
+    def __init__(self, path: str | Path) -> None:
+        self.directory = RunDirectory(path)
+        self._writer: BackgroundWriter | None = None
+
+    def claim(self) -> None:
+        """Keep other jobs from writing here until `close`; raises InputError if one does."""
+        if not self.directory.claim():
+            log.warning("%s: no locks here, keep other jobs away", self.directory)
+
+    def start_writing(
+        self, config: TrainConfig, position: Position, known: Sequence[str], items: int
+    ) -> BackgroundWriter:
+        """From now on lines and checkpoints are written.
+
+        Args:
+            known: lines of the metrics that the checkpoint holds.
+            items: of the training set.
+        """
+        self._writer = BackgroundWriter(self.directory, config.keep, position, known)
+        steps = -(-items // config.batch_size)
+        done = position.epoch
+        self.progress = Progress(config.progress, sys.stderr, config.epochs, steps, done)
+        return self._writer
+
+    def epoch_done(self, record: Mapping[str, Any], seconds: float, items: int) -> None:
+        """Write the lines of an epoch, beside the training, and show its figures.
+
+        Args:
+            items: how many were trained on in `seconds`.
+        """
+        rate = items / seconds if seconds > 0 else math.inf
+        timing = {"epoch": record["epoch"], "seconds": seconds, "samples_per_second": rate}
+        self.writer.append(record, timing)
+        self.progress.epoch(record, rate)
+
+    def unsaved_message(self) -> str:
+        """Wait for all writes; why the last checkpoint could not be saved, empty if it was."""
+        return self.writer.unsaved_message()
+
+    def close(self) -> None:
+        """End the progress bar and the writing threads, and let other jobs write here."""
+        if self._writer is not None:
+            self._writer.close()
+            self.progress.close()
+            self._writer = None
+        self.directory.release()
+
+    @property
+    def writer(self) -> BackgroundWriter:
+        """What writes, after `start_writing`."""
+        assert self._writer is not None
+        return self._writer
