@@ -18,11 +18,9 @@ from machine import machine
 
 HERE = Path(__file__).parent
 NETWORKS = "784-30-10:16:sigmoid,784-128-10:64:sigmoid,784-512-512-10:256,784-2048-2048-10:1024"
-CONTENDERS = ("distnn 1", "whole 1", "distnn 2", "sharded 2", "whole 2", "distnn 8", "torch 1",
-              "torch 2", "torch 8", "sklearn 1", "jax 1")  # fmt: skip
-# 8 slices, by update = "rank0" and "sharded"; one slice for each rank, which other ranks do not
-# repeat: what peers do
-OURS = ("distnn", "sharded", "whole")
+CONTENDERS = ("distnn 1", "whole 1", "onednn 1", "distnn 2", "sharded 2", "whole 2", "onednn 2",
+              "distnn 8", "torch 1", "torch 2", "torch 8", "sklearn 1", "jax 1")  # fmt: skip
+OURS = ("distnn", "sharded", "whole", "onednn", "mkl", "bfloat16")  # see workers.CONTENDERS
 
 
 def command(contender, worker):

@@ -1,6 +1,6 @@
 """One contender of the comparison, in processes of its own: prints seconds per step as JSON.
 
-    python workers.py NAME OPTIMIZER SECONDS NETWORKS     NAME: distnn, sharded, whole, torch, ...
+    python workers.py NAME OPTIMIZER SECONDS NETWORKS     NAME: of CONTENDERS, at the end
     mpirun -n N python workers.py distnn ...; torchrun --nproc-per-node N workers.py torch ...
 
 Everyone gets rows and labels drawn alike, one BLAS thread per process, and some steps to warm up.
@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import warnings
+from functools import partial
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
@@ -41,15 +42,18 @@ def per_step(step, seconds, least=3):
     return (time.perf_counter() - start) / count
 
 
-def distnn(cases, optimizer, seconds, update="rank0", is_whole=False):
+def distnn(cases, optimizer, seconds, is_whole=False, **options):
+    """With 8 slices, or one for each rank."""
     from distnn.config.commands import BenchConfig
     from distnn.diagnostics.steps import Bench
     from distnn.parallel.comm.communicator import Communicator
+    from distnn.training.consistency import agree_on_blas
 
     comm, found = Communicator(), []
+    slices = comm.size if is_whole else None
+    config = BenchConfig(optimizer=optimizer, slices=slices, **options)
+    agree_on_blas(comm, config.blas, config.precision)
     for case in cases:
-        slices = comm.size if is_whole else None
-        config = BenchConfig(optimizer=optimizer, update=update, slices=slices)
         bench = Bench(comm, case, config)
         with np.errstate(all="ignore"):
             bench.run(3)
@@ -59,15 +63,7 @@ def distnn(cases, optimizer, seconds, update="rank0", is_whole=False):
     return found if comm.is_first else None
 
 
-def sharded(cases, optimizer, seconds):
-    return distnn(cases, optimizer, seconds, "sharded")
-
-
-def whole(cases, optimizer, seconds):
-    return distnn(cases, optimizer, seconds, is_whole=True)
-
-
-def torch(cases, optimizer, seconds):
+def torch(cases, optimizer, seconds, is_autocast=False):
     import torch
     import torch.distributed as dist
     from torch import nn
@@ -96,7 +92,9 @@ def torch(cases, optimizer, seconds):
         def step(i, case=case, model=model, rule=rule, X=X, T=T, loss=loss, b=b):
             start = (i * case.batch) % (ITEMS - case.batch + 1) + rank * b
             rule.zero_grad(set_to_none=False)
-            loss(model(X[start : start + b]), T[start : start + b]).backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
+                error = loss(model(X[start : start + b]), T[start : start + b])
+            error.backward()
             rule.step()
 
         if ranks == 1:
@@ -194,20 +192,28 @@ def jax(cases, optimizer, seconds):
     return found
 
 
+# Ours: rank 0 or all ranks update, whole batches on as many ranks as slices (what peers do), the
+# libraries of products, and products of bfloat16 factors.
+CONTENDERS = {
+    "distnn": partial(distnn, update="rank0", blas="numpy"),
+    "sharded": partial(distnn, update="sharded", blas="numpy"),
+    "whole": partial(distnn, is_whole=True, blas="numpy"),
+    "onednn": partial(distnn, is_whole=True, blas="onednn"),
+    "mkl": partial(distnn, is_whole=True, blas="mkl"),
+    "bfloat16": partial(distnn, is_whole=True, blas="onednn", precision="bfloat16"),
+    "torch": torch,
+    "autocast": partial(torch, is_autocast=True),
+    "sklearn": sklearn,
+    "jax": jax,
+}
+
+
 def main():
     from distnn.diagnostics.steps import Case
 
     name, optimizer, seconds, networks = sys.argv[1:]
     warnings.simplefilter("ignore")
-    contenders = {
-        "distnn": distnn,
-        "sharded": sharded,
-        "whole": whole,
-        "torch": torch,
-        "sklearn": sklearn,
-        "jax": jax,
-    }
-    found = contenders[name](Case.all_of(networks), optimizer, float(seconds))
+    found = CONTENDERS[name](Case.all_of(networks), optimizer, float(seconds))
     if found is not None:
         print(json.dumps(found))
 

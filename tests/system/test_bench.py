@@ -7,16 +7,20 @@ import pytest
 from launch import mpirun
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_bench(tmp_path, ranks):
+@pytest.mark.parametrize(
+    ("ranks", "networks", "layers"),
+    [(1, "20-16-4:12:tanh", [[20, 16, 4]]),
+     (2, "20-16-4:12:tanh,10-8-6-3:8", [[20, 16, 4], [10, 8, 6, 3]])],
+)  # fmt: skip
+def test_bench(tmp_path, ranks, networks, layers):
     file = tmp_path / "figures.json"
-    flags = ["--networks", "20-16-4:12:tanh,10-8-6-3:8", "--seconds", "0.1", "--json", str(file)]
+    flags = ["--networks", networks, "--seconds", "0.1", "--json", str(file)]
     job = mpirun(ranks, *flags, "--optimizer", "momentum", module="distnn.bench")
     assert job.code == 0, job.stderr
-    assert job.stdout.count("\n") == 3  # a heading and a line for each network
+    assert job.stdout.count("\n") == 1 + len(layers)  # a heading and a line for each network
     report = json.loads(file.read_text())
     assert report["settings"]["optimizer"] == "momentum"
-    assert [figures["layers"] for figures in report["figures"]] == [[20, 16, 4], [10, 8, 6, 3]]
+    assert [figures["layers"] for figures in report["figures"]] == layers
     for figures in report["figures"]:
         assert (figures["ranks"], figures["slices"]) == (ranks, 8)
         assert sum(figures["parts"].values()) == pytest.approx(figures["seconds"], rel=0.5)
