@@ -1,6 +1,6 @@
 """Does a larger batch cost accuracy, and what helps? Trains a grid of cells, and may be stopped.
 
-    python examples/batch_size_study/study.py --data digits --quick
+    python examples/batch_size_study/study.py --data digits --grid quick
     python examples/batch_size_study/study.py --data FOLDER_OF_IDX_FILES --name fashion-mnist
     mpirun -n 2 python -m mpi4py examples/batch_size_study/study.py ... --timing
 
@@ -56,14 +56,18 @@ class Grid(NamedTuple):
     hidden: tuple[int, ...]
 
 
-FULL = Grid((16, 64, 256, 1024, 4096, 16384), (0, 1, 2), RATES, 20, 4000, (256, 128))
-QUICK = Grid((16, 64, 256, 1024), (0,), (0.5, 1.0, 2.0, 5.0), 6, 120, (32,))
+GRIDS = {
+    "quick": Grid((16, 64, 256, 1024), (0,), (0.5, 1.0, 2.0, 5.0), 6, 120, (32,)),
+    "short": Grid((64, 256, 1024, 4096, 16384), (0, 1, 2), (0.5, 1.0, 2.0, 5.0), 10, 1000, (128,)),
+    "full": Grid((16, 64, 256, 1024, 4096, 16384), (0, 1, 2), RATES, 20, 4000, (256, 128)),
+}
+BUDGETS = ("epochs", "steps")
 
 
 class Cell(NamedTuple):
     """A training."""
 
-    budget: str  # "epochs" or "steps"
+    budget: str  # of BUDGETS
     optimizer: str
     recipe: str  # of RECIPES
     batch: int
@@ -162,9 +166,11 @@ class Results:
         return self._known[cell]
 
 
-def settings(grid: Grid, names: list[str], items: int) -> Iterator[tuple[str, str, str, int]]:
+def settings(
+    grid: Grid, budgets: list[str], names: list[str], items: int
+) -> Iterator[tuple[str, str, str, int]]:
     """Budget, optimizer, recipe and batch size of all cells."""
-    for budget in ("epochs", "steps"):
+    for budget in budgets:
         for name in names:
             for recipe in RECIPES:
                 for batch in grid.batches:
@@ -172,9 +178,9 @@ def settings(grid: Grid, names: list[str], items: int) -> Iterator[tuple[str, st
                         yield budget, name, recipe, batch
 
 
-def study(data: Data, grid: Grid, names: list[str], results: Results) -> None:
+def study(data: Data, grid: Grid, budgets: list[str], names: list[str], results: Results) -> None:
     """The search, and with the best rate of each setting the measured trainings."""
-    for budget, name, recipe, batch in settings(grid, names, len(data.part[0])):
+    for budget, name, recipe, batch in settings(grid, budgets, names, len(data.part[0])):
 
         def score(rate: float, setting: tuple[Any, ...] = (budget, name, recipe, batch)) -> float:
             found = results.of(Cell(*setting, rate, grid.seeds[0], "search"), data, grid)
@@ -209,20 +215,21 @@ def main() -> None:
     parser.add_argument("--name", help="of the results; by default that of the data")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--optimizers", nargs="+", default=list(OPTIMIZERS), choices=OPTIMIZERS)
-    parser.add_argument("--quick", action="store_true", help="a small grid, in minutes")
+    parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), choices=BUDGETS)
+    parser.add_argument("--grid", choices=GRIDS, default="full", help="how much is trained")
     parser.add_argument("--timing", action="store_true", help="seconds per step, on these ranks")
     given = parser.parse_args()
-    comm, grid = MPI.COMM_WORLD, QUICK if given.quick else FULL
+    comm, grid = MPI.COMM_WORLD, GRIDS[given.grid]
     if comm.size > 1 and not given.timing:
         parser.error("several ranks are for --timing: they give the same accuracy")
     given.results.mkdir(parents=True, exist_ok=True)
-    name = (given.name or Path(given.data).stem) + ("-quick" if given.quick else "")
+    name = f"{given.name or Path(given.data).stem}-{given.grid}"
     results = Results(given.results / f"{name}.jsonl", comm)
     data = load(given.data)
     if given.timing:
         time_steps(data, grid, given.optimizers, results, comm.size)
     else:
-        study(data, grid, given.optimizers, results)
+        study(data, grid, given.budgets, given.optimizers, results)
 
 
 if __name__ == "__main__":
