@@ -8,7 +8,8 @@ machine whose cores they share, each with its own link. PYTHON is an interpreter
 torch. All variants take turns, and medians are printed, in milliseconds per step. "alone" is a
 host's share of the batch with no exchange; "bound" is 2 (N-1)/N gradients over the link at the
 speed that was measured for it; "sent" are the bytes per step on the first host's link, in
-gradients.
+gradients. "memory" is by how much the memory of a host that holds most grew by the training, in
+vectors of as many numbers as there are weights (case 3 has passes of next to nothing).
 """
 
 import argparse
@@ -27,6 +28,7 @@ CASES: list[tuple[list[int], int, int, str]] = [
     ([784, 30, 10], 16, 300, "sigmoid"),
     ([784, 512, 512, 10], 256, 40, "relu"),
     ([784, 2048, 2048, 10], 1024, 8, "relu"),
+    ([784, 4096, 4096, 10], 16, 3, "relu"),
 ]
 KINDS: dict[str, dict[str, Any]] = {
     "alone": {},
@@ -35,6 +37,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "sharded": {"update": "sharded"},
     "clipped": {"clip_norm": 1e-3},
     "adam": {"adam": True},
+    "whole": {"whole": True},  # a slice for each rank
+    "whole-adam": {"whole": True, "adam": True},
     "wire": {"wire": "bfloat16"},
 }
 WARM = 3
@@ -53,6 +57,12 @@ def timed(step: Callable[[], Any], steps: int) -> float:
 def sent() -> int:
     """Bytes that this host has sent over its link so far, headers included."""
     return int(Path("/sys/class/net/net0/statistics/tx_bytes").read_text())
+
+
+def proportional_bytes() -> int:
+    """Memory of this process; a page that k processes share counts 1/k in each."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
 
 
 def measure_distnn(kind: str, case: int) -> dict[str, float]:
@@ -75,9 +85,11 @@ def measure_distnn(kind: str, case: int) -> dict[str, float]:
     X = draw.standard_normal((rows, layers[0]), np.float32)
     T = draw.integers(0, layers[-1], rows)
     optimizer = Adam(1e-4) if options.pop("adam", False) else SGD(0.01)
+    options |= {"slices": world.size} if options.pop("whole", False) else {}
     network = Network(layers, activation=activation)
     trainer = Trainer(network, optimizer, batch_size=batch, comm=comm, **options)
     dataset = from_arrays(trainer.comm, SharedMemory(trainer.comm), network, X, T, False)
+    memory = proportional_bytes()
     session = trainer.open_session(trainer.comm)
     session.begin_epoch(dataset)
     with np.errstate(all="ignore"):
@@ -86,6 +98,10 @@ def measure_distnn(kind: str, case: int) -> dict[str, float]:
         result = {"step": timed(lambda: session.step(dataset, steps), steps)}
         session.exchange.flush()
         world.Barrier()
+    memory = proportional_bytes() - memory
+    grown = trainer.comm.node_comm.allreduce(memory) / (4 * network.size)
+    result["memory"] = world.allreduce(grown, MPI.MAX)
+    world.Barrier()
     gradients = (sent() - before) / (steps + WARM) / (4 * network.size)
     result |= {"sent": gradients} if not alone else link(world, network.size)
     return result if world.rank == 0 else {}
@@ -178,7 +194,7 @@ def main() -> None:
                 if not lines:
                     sys.exit(f"{kind}: {out}")
                 for name, value in json.loads(lines[0][6:]).items():
-                    label = {"step": kind, "sent": f"{kind}, sent"}.get(name, name)
+                    label = {"step": kind, "link": name, "bound": name}.get(name, f"{kind}, {name}")
                     figures.setdefault(label, []).append(value)
             print(f"{'-'.join(map(str, CASES[case][0]))}, {CASES[case][1]}", flush=True)
             for label, values in figures.items():
