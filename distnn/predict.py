@@ -32,7 +32,7 @@ def predict(comm: "Communicator", argv: Sequence[str]) -> None:
         assert options is not None
         assert A is not None
         write_predictions(options.output, trained, A, options.probabilities, ids)
-        print(f"{len(A)} rows written to {options.output}")
+        print(f"{len(A)} rows written to {options.output}, {trained.weights_text}")
 
     comm.on_first(save)
 

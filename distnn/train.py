@@ -95,7 +95,12 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
     from distnn.errors import DistnnError
     from distnn.run.directory import default_path
     from distnn.training.factory import resolve
-    from distnn.training.loading import Loader, open_validation, table_options
+    from distnn.training.loading import (
+        Loader,
+        open_validation,
+        rows_to_learn_from,
+        table_options,
+    )
     from distnn.training.run_files import RunFiles
     from distnn.training.slices import check_slices, chosen_slices, from_ranks_message
     from distnn.training.training_data import check_options
@@ -114,7 +119,8 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
         config = dataclasses.replace(config, slices=slices)
         options, preparation = table_options(config), files.preparation()
         which = config.data, config.test_data, config.target
-        source = open_data(*which, options, preparation, config.window)
+        learnt = rows_to_learn_from(config)
+        source = open_data(*which, options, preparation, config.window, learnt)
         loader = Loader.open(source, config, open_validation(config, source.train))
         loader.scaled_as = files.scaled_as(config)
         config = resolve(config, loader.shape())

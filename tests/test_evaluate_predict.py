@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distnn.data.split import held_out
 from distnn.errors import InputError
 from distnn.evaluate import evaluate
 from distnn.parallel.comm import communicator as communicator_module
@@ -24,6 +25,7 @@ from distnn.train import train
 # in a process of its own: the limit would hold for what pytest prints, too
 SMALL_FILES_ONLY = """
 import resource, signal, sys
+from distnn.data.split import held_out
 from distnn.errors import InputError
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
@@ -140,10 +142,12 @@ def test_probabilities_decide_for_the_predicted_class(classes: Path) -> None:
     on_one_rank(predict, classes / "r", *given, classes / "p.csv")
     on_one_rank(predict, classes / "r", *given, classes / "q.csv", "--probabilities")
     heading, predicted = table(classes / "p.csv")
-    names, A = table(classes / "q.csv")
+    names, columns = table(classes / "q.csv")
+    A = columns[:, 1:]
     assert heading == ["class"]
-    assert names == ["class_0", "class_1", "class_2"]
+    assert names == ["class", "class_0", "class_1", "class_2"]
     assert np.array_equal(A.argmax(axis=1), predicted[:, 0])
+    assert np.array_equal(columns[:, 0], predicted[:, 0])
     np.testing.assert_allclose(A.sum(axis=1), 1, rtol=1e-6)
 
 
@@ -156,6 +160,8 @@ def test_another_checkpoint(classes: Path, capsys: pytest.CaptureFixture[str]) -
         on_one_rank(evaluate, classes / "r", "--checkpoint", which, "--json", out)
         losses.append(json.loads(out.read_text())["loss"])
     assert losses[1] <= losses[0] < losses[2]
+    on_one_rank(evaluate, classes / "r", "--json", out)  # no validation set chose a best one
+    assert json.loads(out.read_text())["loss"] == losses[0]
     with pytest.raises(InputError, match="no such checkpoint"):
         on_one_rank(evaluate, classes / "r", "--checkpoint", classes / "nowhere")
 
@@ -230,3 +236,35 @@ def test_too_little_shared_memory(
     assert messages[1].count("shared memory") == int(shares)
     if comm.is_first:
         shutil.rmtree(folder)
+
+
+def test_nothing_is_learnt_from_rows_that_are_held_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same hash as with two files; and the run is measured on its validation set."""
+    draw = np.random.default_rng(1)
+    kinds = draw.integers(0, 2, 120)
+    held = held_out(120, 0.25, 0, kinds)
+    lines = []
+    for row, kind in enumerate(kinds):
+        number = "" if held[row] or row % 7 == 0 else f"{draw.normal() + kind:.4f}"
+        colour = "odd" if held[row] and row % 2 else "red"  # none of the rows to train on has it
+        lines.append(f"{number},{colour},{1e3 * held[row] + draw.normal():.4f},{'ab'[kind]}")
+    for name, keep in (("all", held | True), ("train", ~held), ("held", held)):
+        rows = [line for line, wanted in zip(lines, keep, strict=True) if wanted]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["x,colour,z,kind", *rows]) + "\n")
+    summaries = []
+    for data, validation in (("all", 0.25), ("train", tmp_path / "held.csv")):
+        on_one_rank(train, "--data", tmp_path / f"{data}.csv", "--validation", validation,
+                    "--run-dir", tmp_path / data, "--epochs", 6, *SHORT)  # fmt: skip
+        summaries.append(json.loads((tmp_path / data / "summary.json").read_text()))
+    assert summaries[0]["weights_sha256"] == summaries[1]["weights_sha256"]
+    assert summaries[0]["validation_loss"] == summaries[1]["validation_loss"]
+    capsys.readouterr()
+    for data in ("all", "train"):
+        on_one_rank(evaluate, tmp_path / data)
+        found = capsys.readouterr()
+        assert json.loads(found.out)["loss"] == summaries[0]["validation_loss"]
+        best = summaries[0]["best_epoch"]
+        assert found.err.startswith(f"validation set, weights of epoch {best} (best")
+        assert re.search(r"^class +as a +as b$", found.err, re.MULTILINE)

@@ -13,7 +13,10 @@ from distnn.config.options import (
     Options,
 )
 
-BEST = "latest, best (by --metric; without validation by training loss), or a path"
+WEIGHTS = (
+    "Whose weights: latest, best (by --metric; without validation by training loss), or a path; "
+    "auto: best where a validation set chose it, else latest"
+)
 FORMATS = ("onnx", "torch", "safetensors", "npz")
 NETWORK = r"\d{1,9}(-\d{1,9})+:0*[1-9]\d{0,8}(:[a-z-]+)?"
 
@@ -23,7 +26,7 @@ class EvaluateConfig(Options):
     """The options of ``python -m distnn.evaluate``."""
 
     run_dir: str = option("", "run", "The run's directory", positional=True)
-    checkpoint: str = option("latest", "run", BEST)
+    checkpoint: str = option("auto", "run", WEIGHTS)
     data: str | None = option(None, "data", "Data set; by default the test set of the run")
     target: str | None = option(None, "data", "Target, as for train; by default that of the run")
     weight: str | None = option(None, "data", "Weights, as for train; by default those of the run")
@@ -35,14 +38,14 @@ class PredictConfig(Options):
     """The options of ``python -m distnn.predict``."""
 
     run_dir: str = option("", "run", "The run's directory", positional=True)
-    checkpoint: str = option("latest", "run", BEST)
+    checkpoint: str = option("auto", "run", WEIGHTS)
     data: str = option("", "data", "File with the rows: .npz, .npy, IDX, a table")
     output: str = option(
         "", "output", "File to write: .csv or .npy",
         pattern=r"(?s:.*\.(csv|npy))", expects="a name that ends in .csv or .npy",
     )  # fmt: skip
     probabilities: bool = option(
-        False, "output", "Write a probability for each class instead of the class"
+        False, "output", "Write the probability of each class, too; .npy: instead of the class"
     )
     id: str | None = option(None, "output", "Column of the table to copy in front of each row")
     force: bool = option(False, "output", "Replace the file if it is there")
@@ -102,7 +105,7 @@ class ExportConfig(Options):
     """The options of ``python -m distnn.export``."""
 
     run_dir: str = option("", "run", "The run's directory", positional=True)
-    checkpoint: str = option("latest", "run", BEST)
+    checkpoint: str = option("auto", "run", WEIGHTS)
     format: str = option("onnx", "output", "What is written", choices=FORMATS)
     output: str | None = option(None, "output", "File; by default model.onnx, ... in RUN_DIR")
     force: bool = option(False, "output", "Replace the file if it is there")

@@ -1,7 +1,7 @@
 """One set of rows with their targets, from whatever file, and how it comes out of a table."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -87,18 +87,32 @@ class Roles:
         return cls(features, targets, weight, categorical)
 
 
-def training_part(table: Table, target: str | None, options: TableOptions) -> Part:
+Learnt = Callable[["Part"], Array]
+
+
+def training_part(
+    table: Table, target: str | None, options: TableOptions, learnt: Learnt | None = None
+) -> Part:
     """A table to train on; its preparation is learnt from it.
 
     Args:
         target: its columns, joined by commas; None: the last one.
+        learnt: of the part with all rows, which of them (n,) the preparation is learnt from, at the
+            cost of a second pass; None: from all.
 
     Raises:
         InputError: a column is missing, or cannot be used as it is asked for.
     """
     of = Roles.of(table, target, options)
-    found = scan(table, of.features, [*of.targets, *of.weight], of.categorical, options.impute)
-    return _part(table, of.features, of.targets, of.weight, found, found.preparation, False)
+    wanted, how = [*of.targets, *of.weight], (of.categorical, options.impute)
+    found = scan(table, of.features, wanted, *how)
+    part = _part(table, of.features, of.targets, of.weight, found, found.preparation, False)
+    if learnt is None:
+        return part
+    some = scan(table, of.features, (), *how, learnt(part))
+    x = some.preparation.rows(table, of.features, found.rows)
+    names = tuple(some.preparation.features) if some.preparation.named else None
+    return replace(part, x=x, feature_names=names, preparation=some.preparation, notes=some.notes)
 
 
 def like_part(

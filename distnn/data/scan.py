@@ -126,6 +126,7 @@ def scan(
     collected: Sequence[int] = (),
     categorical: Sequence[int] = (),
     impute: bool = True,
+    keep: Array | None = None,
 ) -> Scan:
     """Read a table once.
 
@@ -134,6 +135,7 @@ def scan(
         collected: columns that are wanted as a whole, such as targets and weights.
         categorical: features whose numbers are categories.
         impute: whether missing values are filled in, else refused.
+        keep: which rows (n,) the features are looked at in; None: in all.
 
     Raises:
         InputError: a column cannot be used; a missing value that is refused; no rows.
@@ -147,8 +149,9 @@ def scan(
     parts: list[list[Array]] = [[] for _ in collected]
     rows = 0
     for block in table.blocks([*features, *collected]):
+        here = slice(rows, rows + len(block[0]))
         for j, values in zip(features, block, strict=False):
-            seen[j].add(_as_booleans(values))
+            seen[j].add(_as_booleans(values if keep is None else values[keep[here]]))
             if len(seen[j].counts) > MOST_DISTINCT:
                 raise _identifier(table, j, seen[j])
         for part, values in zip(parts, block[len(features) :], strict=True):

@@ -9,14 +9,11 @@ from numpy.typing import NDArray
 from distnn.config.toml_file import read_recorded
 from distnn.data.part import Part
 from distnn.data.scaling import Units
-from distnn.data.sources import open_data
-from distnn.errors import InputError
 from distnn.nn.network import decide
 from distnn.report.page import Applied
-from distnn.report.record import read_object
 from distnn.report.residuals import MOST_TARGETS, Residuals, residuals
 from distnn.run.directory import RunDirectory
-from distnn.training.loading import table_options
+from distnn.training.loading import measured_part
 from distnn.training.prediction import Trained, predict
 
 if TYPE_CHECKING:
@@ -44,15 +41,10 @@ def apply(comm: "Communicator", run_dir: str | None) -> Applied:
 
 
 def _open(run_dir: str) -> tuple[Trained, Part]:
-    directory = RunDirectory(run_dir)
-    is_best = "best_epoch" in read_object(directory.summary)  # a validation set chose it
-    trained = Trained.open(run_dir, "best" if is_best else "latest")
-    config = read_recorded(directory.config)
-    columns, preparation = table_options(config), trained.preparation
-    test = open_data(config.data, config.test_data, config.target, columns, preparation).test
-    if test is None:
-        raise InputError("has no test set", config.data, "leave out --evaluate")
-    return trained, trained.checked(test)
+    trained = Trained.open(run_dir, "auto")
+    config = read_recorded(RunDirectory(run_dir).config)
+    part, _ = measured_part(config, trained.preparation)
+    return trained, trained.checked(part)
 
 
 def _counts(A: NDArray, y: NDArray, classes: int) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ from distnn.errors import InputError
 from distnn.run.files import leftovers, reason, write_whole
 
 SUFFIX = ".safetensors"
-BEST = "best"
+AUTO, BEST, LATEST = "auto", "best", "latest"
 LARGEST_HEADER = 1 << 20  # bytes; a few hundred tensors need some 30,000
 DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype(code)
@@ -176,10 +176,17 @@ def newest(directory: Path, skipped: Callable[[CheckpointError], None]) -> Check
 
 
 def find(directory: Path, which: str) -> Path:
-    """The path that ``latest``, ``best`` or a path of the user's means; it may not exist."""
+    """The path that ``latest``, ``best``, ``auto`` or a path of the user's means; it may not exist.
+
+    ``auto`` is the best one where a validation set chose it, else the latest.
+    """
+    if which == AUTO:
+        latest = find(directory, LATEST)
+        watched = read(latest).meta.get("watch") or {"value": None}
+        return latest if watched["value"] is None else find(directory, BEST)
     if which == BEST:
         return directory / (BEST + SUFFIX)
-    if which != "latest":
+    if which != LATEST:
         return Path(which)
     paths = saved(directory)
     if not paths:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distnn.errors import InputError
+from distnn.errors import InputError, printable
 from distnn.run.files import reason, write_output
 from distnn.run.metrics import plain
 
@@ -18,12 +18,15 @@ MOST_ROWS = 30  # classes or targets shown; the file has them all
 MOST_COLUMNS = 12  # classes of a confusion matrix shown
 
 
-def measures_text(measures: Mapping[str, Any], part: str) -> str:
+def measures_text(
+    measures: Mapping[str, Any], part: str, names: Sequence[str] | None = None
+) -> str:
     """Aligned lines of the measures whose names start with a part's; empty if there are none.
 
     Args:
         measures: of `Evaluation.report`, or a run's summary.
         part: "test" or "validation"; "" where names have nothing in front.
+        names: of the classes or targets; None: numbers from 0 on.
     """
     prefix = f"{part}_" if part else ""
     own = {name: measures.get(prefix + name) for name in (*ROWS, "classes", "targets", "confusion")}
@@ -36,11 +39,14 @@ def measures_text(measures: Mapping[str, Any], part: str) -> str:
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     for kind, name in (("classes", "class"), ("targets", "target")):
         if objects := own[kind]:
-            lines += _table(name, objects)
+            lines += _table(name, objects, _named(names, len(objects)))
     matrix = own["confusion"]
     if matrix and len(matrix) <= MOST_COLUMNS:
-        head = ["class", *(f"as {k}" for k in range(len(matrix)))]
-        rows_of = [[str(k), *(_number("", n) for n in row)] for k, row in enumerate(matrix)]
+        known = _named(names, len(matrix))
+        head = ["class", *(f"as {name}" for name in known)]
+        rows_of = [
+            [name, *(_number("", n) for n in row)] for name, row in zip(known, matrix, strict=True)
+        ]
         lines += _aligned([head, *rows_of])
     return "\n".join(lines)
 
@@ -69,10 +75,18 @@ def write_measures(path: str, measures: Mapping[str, Any]) -> None:
         raise InputError(what, path, "give another --json") from None
 
 
-def _table(name: str, objects: Sequence[Mapping[str, Any]]) -> list[str]:
+def _named(names: Sequence[str] | None, count: int) -> Sequence[str]:
+    """Names, or numbers where there are none; printable and short."""
+    return [str(k) for k in range(count)] if names is None else [printable(n)[:20] for n in names]
+
+
+def _table(name: str, objects: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     """One line for each class or target, some of them if there are many."""
     columns = list(objects[0])
-    rows = [[str(k), *(_number(c, one[c]) for c in columns)] for k, one in enumerate(objects)]
+    rows = [
+        [own, *(_number(c, one[c]) for c in columns)]
+        for own, one in zip(names, objects, strict=True)
+    ]
     left_out = len(rows) - MOST_ROWS
     more = [f"and {left_out} more"] if left_out > 0 else []
     return _aligned([[name, *columns], *rows[:MOST_ROWS]]) + more

@@ -21,12 +21,13 @@ from distnn.training.prediction import Trained
 Array = NDArray[Any]
 
 
-def load(run_dir: str, checkpoint: str = "best", comm: Any = None) -> "Model":
+def load(run_dir: str, checkpoint: str = "auto", comm: Any = None) -> "Model":
     """A trained model from a run's directory.
 
     Args:
         run_dir: the run's directory.
-        checkpoint: "best", "latest" or the path of one.
+        checkpoint: "best", "latest", the path of one, or "auto": the best where a validation set
+            chose it, else the latest.
         comm: an MPI communicator whose ranks share the work; every method is then collective, with
             the same arguments on every rank. None: this process on its own, with or without MPI.
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,15 +28,14 @@ def predictions(trained: Trained, A: Array, probabilities: bool) -> tuple[Array,
         probabilities: of the classes, in place of their names.
 
     Returns:
-        (n,) names or numbers of classes; (n, classes) probabilities, or (n, 1), that of the second
-        of two classes; (n,) or (n, targets) real numbers in the targets' own unit.
+        (n,) names or numbers of classes; (n, classes) probabilities; (n,) or (n, targets) real
+        numbers in the targets' own unit.
     """
-    names = trained.class_names
     if trained.is_classification and not probabilities:
         return decided(trained, A), ["class"]
     if trained.is_classification:
-        titles = names or [f"class_{k}" for k in range(max(2, A.shape[1]))]
-        return A, titles[-A.shape[1] :]
+        A = A if A.shape[1] > 1 else np.hstack([1 - A, A])
+        return A, trained.class_names or [f"class_{k}" for k in range(A.shape[1])]
     trained.units.undo(A)
     titles = trained.target_names or [f"output_{k}" for k in range(A.shape[1])]
     return A[:, 0] if A.shape[1] == 1 else A, titles
@@ -59,7 +58,7 @@ def write_predictions(
     probabilities: bool,
     ids: tuple[str, list[str]] | None = None,
 ) -> None:
-    """Write predictions as .csv or .npy.
+    """Write predictions as .csv or .npy; in a .csv file, the class stands before probabilities.
 
     Args:
         A: as for `predictions`.
@@ -68,6 +67,9 @@ def write_predictions(
     Raises:
         InputError: no space, no permission; what was in the file before is untouched.
     """
+    front: dict[str, Sequence[str]] = {} if ids is None else {ids[0]: ids[1]}
+    if probabilities and not path.endswith(".npy"):
+        front["class"] = _texts(decided(trained, A))
     table, heading = predictions(trained, A, probabilities)
 
     def write(aside: Path) -> None:
@@ -76,8 +78,7 @@ def write_predictions(
                 # not the file itself: to one, numpy writes in a way that hides the system's reason
                 np.save(SimpleNamespace(write=file.write), table, allow_pickle=False)
                 return
-            front, values = ([], None) if ids is None else ([ids[0]], ids[1])
-            for text in _lines(front + heading, values, table):
+            for text in _lines([*front, *heading], list(front.values()), table):
                 file.write(text.encode())
 
     try:
@@ -87,15 +88,18 @@ def write_predictions(
         raise InputError(f"cannot be written: {reason(error)}", path, remedy) from None
 
 
-def _lines(heading: list[str], ids: list[str] | None, table: Array) -> Iterator[str]:
-    """The text of the file in parts."""
+def _lines(heading: list[str], front: Sequence[Sequence[str]], table: Array) -> Iterator[str]:
+    """The text of the file in parts.
+
+    Args:
+        front: columns before those of the table.
+    """
     yield _csv([heading])
     for start in range(0, len(table), STEP):
         block = table[start : start + STEP]
         columns = [block] if block.ndim == 1 else list(block.T)
-        texts = [_texts(column) for column in columns]
-        if ids is not None:
-            texts.insert(0, ids[start : start + STEP])
+        texts = [values[start : start + STEP] for values in front]
+        texts += [_texts(column) for column in columns]
         yield _csv(zip(*texts, strict=True))
 
 

@@ -69,7 +69,7 @@ class Trained:
         """Load the network of a run.
 
         Args:
-            which: ``latest``, ``best`` or the path of a checkpoint.
+            which: of `checkpoint.find`.
 
         Raises:
             InputError: there is none, or it is damaged or not one of a training run.
@@ -95,6 +95,12 @@ class Trained:
             network, scaling, units, found.meta["task"], found.meta["classes"], found,
             preparation, seen,
         )  # fmt: skip
+
+    @property
+    def weights_text(self) -> str:
+        """Whose weights they are, in words."""
+        epoch = self.checkpoint.meta["position"]["epoch"]
+        return f"weights of epoch {epoch} ({self.checkpoint.path.name})"
 
     @property
     def is_classification(self) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from launch import run_metrics, run_summary, train
 
-# Each case on one rank and on two of these, in turns: every number is used, and every case repeated.
+# Each case on one rank and on two of these, in turns.
 # tests/training/test_any_ranks.py has drawn cases on every number up to 4.
 MANY = (2, 3, 4, 5, 8)
 

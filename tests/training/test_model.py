@@ -122,7 +122,7 @@ def test_the_commands_give_the_same(
     X = features("size", "colour")
     given = (runs / "kinds", "--data", runs / "t.csv")
     call(predict, *given, "--output", tmp_path / "p.csv", "--id", "id")
-    assert capsys.readouterr().out == f"{N} rows written to {tmp_path}/p.csv\n"
+    assert capsys.readouterr().out.startswith(f"{N} rows written to {tmp_path}/p.csv, weights of")
     with (tmp_path / "p.csv").open(newline="") as file:
         heading, *rows = csv.reader(file)
     assert heading == ["id", "class"]
@@ -131,8 +131,10 @@ def test_the_commands_give_the_same(
     call(predict, *given, "--output", tmp_path / "q.csv", "--probabilities")
     with (tmp_path / "q.csv").open(newline="") as file:
         heading, *rows = csv.reader(file)
-    assert heading == ["big", "small"]
-    np.testing.assert_allclose(np.array(rows, float), model.predict_proba(X), rtol=1e-7)
+    assert heading == ["class", "big", "small"]
+    assert [row[0] for row in rows] == model.predict(X).tolist()
+    found = np.array([row[1:] for row in rows], float)
+    np.testing.assert_allclose(found, model.predict_proba(X), rtol=1e-7)
     call(predict, *given, "--output", tmp_path / "p.npy")
     assert np.load(tmp_path / "p.npy").tolist() == model.predict(X).tolist()
     call(evaluate, *given, "--json", tmp_path / "e.json")
