@@ -50,7 +50,7 @@ def _open(argv: Sequence[str]) -> "tuple[Trained, Part, str, str | None]":
     from distnn.config.toml_file import read_recorded
     from distnn.data.sources import open_test_data
     from distnn.run.directory import RunDirectory
-    from distnn.training.loading import measured_part, table_options
+    from distnn.training.opening import measured_part, table_options
     from distnn.training.prediction import Trained
     from distnn.training.saved import settings_of
 

@@ -42,7 +42,7 @@ def _open(argv: Sequence[str]) -> "tuple[Trained, Rows, Ids, PredictConfig]":
     from distnn.config.command_line import parse_predict
     from distnn.data.sources import open_features, read_texts
     from distnn.errors import InputError
-    from distnn.training.loading import table_options
+    from distnn.training.opening import table_options
     from distnn.training.prediction import Trained
 
     options = parse_predict(argv)

@@ -95,12 +95,8 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
     from distnn.errors import DistnnError
     from distnn.run.directory import default_path
     from distnn.training.factory import resolve
-    from distnn.training.loading import (
-        Loader,
-        open_validation,
-        rows_to_learn_from,
-        table_options,
-    )
+    from distnn.training.loading import Loader
+    from distnn.training.opening import open_validation, rows_to_learn_from, table_options
     from distnn.training.run_files import RunFiles
     from distnn.training.slices import check_slices, chosen_slices, from_ranks_message
     from distnn.training.training_data import check_options

@@ -13,7 +13,7 @@ from distnn.nn.network import decide
 from distnn.report.page import Applied
 from distnn.report.residuals import MOST_TARGETS, Residuals, residuals
 from distnn.run.directory import RunDirectory
-from distnn.training.loading import measured_part
+from distnn.training.opening import measured_part
 from distnn.training.prediction import Trained, predict
 
 if TYPE_CHECKING:

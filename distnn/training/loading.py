@@ -3,7 +3,6 @@
 Rank 0 reads, checks and scales; a data set that cannot be used is an error on every rank.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,9 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from distnn.config.options import TrainConfig
-from distnn.data.options import TableOptions
 from distnn.data.scaling import Scaling, Units, log_of_targets
-from distnn.data.split import held_out, taken
 from distnn.data.targets import CLASSIFICATION, REGRESSION, Targets
 from distnn.errors import InputError, printable
 from distnn.parallel.comm.communicator import Communicator
@@ -28,6 +25,7 @@ from distnn.training.dataset import (
     shared_bytes,
     write,
 )
+from distnn.training.opening import held_rows, rows_of, table_options, targets_of
 from distnn.training.streamed import StreamedDataset, WindowSizes, window_specs
 from distnn.training.streaming import (
     Encoder,
@@ -40,7 +38,6 @@ from distnn.training.streaming import (
 from distnn.training.weighting import check_some, checked_weights
 
 if TYPE_CHECKING:  # only rank 0 opens files
-    from distnn.data.preparation import Preparation
     from distnn.data.sources import Part, Source
 
 Array = NDArray[Any]
@@ -139,15 +136,15 @@ class Loader:
         train, test = _weighed(source.train), _weighed(source.test)
         assert train is not None
         transform = config.target_transform
-        targets = _targets(train, config)
+        targets = targets_of(train, config)
         if transform is not None and targets.task != REGRESSION:
             remedy = "leave it out, or say --task regression"
             raise InputError("the targets are classes", "--target-transform", remedy)
         if train.blocks is not None:
             check_streamed(config)
         if isinstance(validation, float):
-            held = _held_out(targets, validation, config.seed)
-            train, validation = _rows(train, ~held), _rows(train, held)
+            held = held_rows(targets, validation, config.seed)
+            train, validation = rows_of(train, ~held), rows_of(train, held)
             targets = replace(targets, values=targets.values[~held])
         test, validation = (
             part and replace(part, y=targets.check(part.y, part.y_where))
@@ -339,90 +336,11 @@ def load(
     return Loaded(train, test, validation, units)
 
 
-def table_options(config: TrainConfig) -> TableOptions:
-    """How the columns of a table are to be used."""
-    return TableOptions(
-        config.drop,
-        config.categorical,
-        config.weight,
-        config.missing == "impute",
-        config.delimiter,
-    )
-
-
-def open_validation(config: TrainConfig, train: "Part") -> "Part | float | None":
-    """Rank 0: the validation set that a configuration asks for, or the share of the rows."""
-    if config.validation is None or config.validation_share is not None:
-        return config.validation_share
-    from distnn.data.sources import check_features, open_test_data
-
-    options, names = table_options(config), train.target_names
-    part = open_test_data(config.validation, config.target, train.preparation, names, options)
-    check_features(part.x, train.x.features)
-    return part
-
-
 def _weighed(part: "Part | None") -> "Part | None":
     """A part with its weights checked."""
     if part is None or part.weights is None:
         return part
     return replace(part, weights=checked_weights(part.weights, len(part.x), "weight"))
-
-
-def measured_part(config: TrainConfig, preparation: "Preparation | None") -> "tuple[Part, str]":
-    """Rank 0: what a run's results are measured on, opened anew, and what it is.
-
-    Returns:
-        The test set, or without one the validation set; its targets are not checked. Their name.
-
-    Raises:
-        InputError: there is neither.
-    """
-    from distnn.data.sources import open_data
-
-    options = table_options(config)
-    source = open_data(config.data, config.test_data, config.target, options, preparation)
-    if source.test is not None:
-        return source.test, "test set"
-    validation = open_validation(config, source.train)
-    if isinstance(validation, float):
-        targets = _targets(source.train, config)
-        validation = _rows(source.train, _held_out(targets, validation, config.seed))
-    if validation is None:
-        raise InputError("has neither a test nor a validation set", config.data, "give --data")
-    return validation, "validation set"
-
-
-def rows_to_learn_from(config: TrainConfig) -> "Callable[[Part], NDArray[np.bool_]] | None":
-    """Which rows (n,) of a training part a preparation may be learnt from: those that are not held
-    out for validation; None: all."""
-    share = config.validation_share
-    if share is None:
-        return None
-    return lambda part: ~_held_out(_targets(part, config), share, config.seed)
-
-
-def _targets(train: "Part", config: TrainConfig) -> Targets:
-    """The targets of a training part, and what they are; raises InputError."""
-    task = config.task
-    if config.target_transform is not None and task is None:
-        task = REGRESSION  # a logarithm is of amounts
-    by_value = train.preparation is not None
-    return Targets.deduce(train.y, config.output, config.loss, train.y_where, task, by_value)
-
-
-def _held_out(targets: Targets, share: float, seed: int) -> NDArray[np.bool_]:
-    """Which rows (n,) are held out for validation."""
-    values, labels = targets.values, None
-    if targets.task == CLASSIFICATION:
-        labels = values if values.ndim == 1 else values.argmax(axis=1)
-    return held_out(len(values), share, seed, labels)
-
-
-def _rows(part: "Part", keep: NDArray[np.bool_]) -> "Part":
-    """Those of its rows for which ``keep`` (n,) is True."""
-    weights = None if part.weights is None else part.weights[keep]
-    return replace(part, x=taken(part.x, keep), y=part.y[keep], weights=weights)
 
 
 def saved_scaling(tensors: dict[str, Array], name: str) -> Scaling | None:
