@@ -257,6 +257,10 @@ class TrainConfig(Options):
         False, "output", "Measure the gradient noise scale: the largest batch size that pays",
         trainer=True,
     )  # fmt: skip
+    tracker: str | None = option(
+        None, "output", "Where figures go as well: tensorboard, mlflow, MODULE:CLASS of your own; "
+        "several with commas", on_resume="free", trainer=True,
+    )  # fmt: skip
     progress: str = option(
         "auto", "output", "auto: a bar (by tqdm) on a terminal, else lines", choices=PROGRESS,
         on_resume="unrecorded", trainer=True,

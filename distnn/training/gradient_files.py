@@ -40,6 +40,7 @@ class GradientFiles(RunWriter):
 
     def __init__(self, config: TrainConfig, about: Mapping[str, Any]) -> None:
         super().__init__(config.run_dir or "")
+        self.load_trackers(config)
         self._about = dict(about)
         self._checkpoint: Checkpoint | None = None
         self._loss = math.inf
@@ -105,4 +106,5 @@ class GradientFiles(RunWriter):
         self.writer.save(vectors, {}, meta, position)
 
     def record_end(self, outcome: str, error: DistnnError) -> None:
-        """Nothing: only a network's run is shown by a report."""
+        """For trackers alone: only a network's run is shown by a report."""
+        self.finish_trackers(outcome)

@@ -179,7 +179,10 @@ class GradientTrainer:
             comm.status.stop = self.request_stop
             rows = cast(Dataset, _Numbers(self.n))
             loop = Loop(session, rows, None, until, cast(Any, files), lambda: self._stop)
-            return loop.run()
+            records = loop.run()
+            if files is not None:
+                files.finish_trackers("finished")
+        return records
 
     def _keep(self, position: Position, state: dict[str, Array]) -> None:
         """Keep what a session has reached: the next one begins there."""
@@ -189,7 +192,10 @@ class GradientTrainer:
         """Rank 0: open the run's directory at the first fit, claim it again at the others."""
         if self._files is not None:
             self._files.claim()
-        elif self.config.run_dir is not None:
+        elif self.config.run_dir is None:
+            if self.config.tracker is not None:
+                raise InputError("there is no run to track", "tracker", "give run_dir, too")
+        else:
             from distnn.training.gradient_files import GradientFiles
 
             config = dataclasses.replace(self.config, epochs=epochs)

@@ -80,6 +80,7 @@ class RunFiles(RunWriter):
             InputError: the directory holds a run that is not to be resumed, is in use, or was
                 started with other options; no checkpoint can be read.
         """
+        self.load_trackers(config)
         self.is_resumed = config.resume and self.directory.holds_run()
         if not self.is_resumed:
             self.directory.refuse_run()
@@ -274,6 +275,7 @@ class RunFiles(RunWriter):
             "samples_per_second": items / seconds,
             "fingerprints": self._meta["fingerprints"],
         }
+        self.finish_trackers("finished", summary)
         if items == 0:
             summary |= self._rates_before()
             if self._is_finished(summary):
@@ -288,6 +290,7 @@ class RunFiles(RunWriter):
 
     def record_end(self, outcome: str, error: DistnnError) -> None:
         """Record why the training ends before its end, for those who look at the run later."""
+        self.finish_trackers(outcome)
         said = {"outcome": outcome, "message": str(error)}
         try:
             metrics.write_summary(self.directory.outcome, said)

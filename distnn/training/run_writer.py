@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from distnn.config.options import TrainConfig
@@ -12,6 +13,7 @@ from distnn.run.background import BackgroundWriter
 from distnn.run.directory import RunDirectory
 from distnn.run.position import Position
 from distnn.run.progress import Progress
+from distnn.run.trackers import Run, Tracker, Trackers, loaded
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,12 @@ class RunWriter:
     def __init__(self, path: str | Path) -> None:
         self.directory = RunDirectory(path)
         self._writer: BackgroundWriter | None = None
+        self._loaded: list[tuple[str, Tracker]] = []
+        self._trackers: Trackers | None = None
+
+    def load_trackers(self, config: TrainConfig) -> None:
+        """Make what the configuration names, before anything is written; raises InputError."""
+        self._loaded = loaded(config.tracker)
 
     def claim(self) -> None:
         """Keep other jobs from writing here until `close`; raises InputError if one does."""
@@ -44,8 +52,10 @@ class RunWriter:
             items: of the training set.
         """
         self._writer = BackgroundWriter(self.directory, config.keep, position, known)
+        identity, done = self.directory.identity() or "", position.epoch
+        run = Run(self.directory.path, identity, done, config.recorded())
+        self._trackers = Trackers(self._loaded, run)
         steps = -(-items // config.batch_size)
-        done = position.epoch
         self.progress = Progress(config.progress, sys.stderr, config.epochs, steps, done)
         return self._writer
 
@@ -58,14 +68,24 @@ class RunWriter:
         rate = items / seconds if seconds > 0 else math.inf
         timing = {"epoch": record["epoch"], "seconds": seconds, "samples_per_second": rate}
         self.writer.append(record, timing)
+        if self._trackers is not None:
+            self._trackers.log(record["epoch"], {**record, **timing})
         self.progress.epoch(record, rate)
 
     def unsaved_message(self) -> str:
         """Wait for all writes; why the last checkpoint could not be saved, empty if it was."""
         return self.writer.unsaved_message()
 
+    def finish_trackers(
+        self, outcome: str, summary: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """The training ends; see `Tracker.finish`."""
+        if self._trackers is not None:
+            self._trackers.finish(outcome, summary)
+
     def close(self) -> None:
         """End the progress bar and the writing threads, and let other jobs write here."""
+        self.finish_trackers("failed")  # where nothing else was said
         if self._writer is not None:
             self._writer.close()
             self.progress.close()

@@ -336,7 +336,10 @@ class Trainer:
         """Rank 0: open the run's directory at the first fit, claim it again at the others."""
         if self._files is not None:
             self._files.claim()
-        elif self.config.run_dir is not None:
+        elif self.config.run_dir is None:
+            if self.config.tracker is not None:
+                raise InputError("there is no run to track", "tracker", "give run_dir, too")
+        else:
             from distnn.training.run_files import RunFiles
 
             files = RunFiles(self.config.run_dir)
