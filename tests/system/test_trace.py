@@ -1,0 +1,148 @@
+"""A trace of ranks on two hosts whose clocks differ, read back by Perfetto's own code.
+
+Its trace processor is a program that its Python package fetches from the network; where it is not
+on this machine, the classes of its format alone read the file.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import datasets
+import pytest
+from cluster import PIPES, Cluster, why_not
+
+from launch import run_summary, train
+
+FIRST, LAST = 3, 12  # of 16 steps, 8 to an epoch
+FLAGS = ["--hidden", 512, 512, "--batch-size", 512, "--epochs", 2, "--slices", 4]
+# A host's clock is as many thousand seconds ahead as its number says.
+APART = 'exec unshare --time --fork --monotonic "$(hostname | tr -d a-z)000" "$0" "$@"'
+STEP = {"rows", "forward", "backward", "wait", "exchange"}
+ERROR = 500_000  # ns: more than the clocks may be wrong by
+SHELLS = (".local/share/perfetto/prebuilts", "trace_processor_shell*")  # where it is kept
+
+
+class Span(NamedTuple):
+    name: str
+    start: int
+    end: int
+
+    def is_inside(self, other: "Span") -> bool:
+        return other.start <= self.start and self.end <= other.end
+
+
+Tracks = dict[str, list[Span]]
+
+
+def by_the_format(path: Path) -> Tracks:
+    """Spans by track, in the order in which they begin; none is left open."""
+    from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
+
+    names: dict[int, str] = {}
+    tracks: Tracks = {}
+    still_open: dict[int, list[tuple[int, str, int]]] = {}
+    for packet in Trace.FromString(path.read_bytes()).packet:
+        if packet.HasField("track_descriptor"):
+            one = packet.track_descriptor
+            names[one.uuid] = one.name
+            if one.parent_uuid:
+                tracks[f"{names[one.parent_uuid]}, {one.name}"] = []
+                names[one.uuid] = f"{names[one.parent_uuid]}, {one.name}"
+            continue
+        event, stack = packet.track_event, still_open.setdefault(packet.track_event.track_uuid, [])
+        spans = tracks[names[event.track_uuid]]
+        if event.type == TrackEvent.TYPE_SLICE_BEGIN:
+            stack.append((len(spans), event.name, packet.timestamp))
+            spans.append(Span(event.name, packet.timestamp, packet.timestamp))
+        else:
+            place, name, start = stack.pop()
+            spans[place] = Span(name, start, packet.timestamp)
+    assert not any(still_open.values())
+    return tracks
+
+
+def by_the_trace_processor(path: Path) -> Tracks:
+    kept = sorted((Path.home() / SHELLS[0]).glob(SHELLS[1]))
+    shell = shutil.which("trace_processor_shell") or next(map(str, kept), None)
+    if shell is None:
+        pytest.skip("no trace_processor_shell on the PATH or kept by perfetto")
+    from perfetto.trace_processor import TraceProcessor, TraceProcessorConfig
+
+    with TraceProcessor(trace=str(path), config=TraceProcessorConfig(bin_path=shell)) as tp:
+        bad = tp.query("select name from stats where severity != 'info' and value > 0")
+        assert [row.name for row in bad] == []
+        tracks: Tracks = {}
+        for row in tp.query(
+            "select node.name || ', ' || rank.name as track, slice.name as name, ts, dur "
+            "from slice join track rank on slice.track_id = rank.id "
+            "join track node on rank.parent_id = node.id order by ts, depth"
+        ):
+            tracks.setdefault(row.track, []).append(Span(row.name, row.ts, row.ts + row.dur))
+        return tracks
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run on two hosts, whose trace is beside it."""
+    if reason := why_not():
+        pytest.skip(reason)
+    trial = subprocess.run(["unshare", "--time", "--fork", "--monotonic", "9", "true"], **PIPES)
+    if trial.returncode != 0:
+        pytest.skip(f"no clocks of their own for hosts here: {trial.stderr.strip()}")
+    path = tmp_path_factory.mktemp("trace") / "run"
+    flags = [*FLAGS, "--run-dir", path, "--trace", path.with_name("trace.pftrace")]
+    flags += ["--trace-steps", f"{FIRST}:{LAST}"]
+    python = [shutil.which("python3"), "-m", "distnn.train"]
+    with Cluster(2) as cluster:
+        result = cluster.mpirun([2, 2], "-c", APART, *python, *flags, python="sh")
+    assert result.code == 0, result.stderr
+    print(result.stderr)
+    assert f"{LAST - FIRST + 1} steps of 4 ranks, clocks of 2 nodes aligned to" in result.stderr
+    yield path
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("read", [by_the_format, by_the_trace_processor])
+def test_spans_nest_and_add_up_on_one_clock(read: Callable[[Path], Tracks], run_dir: Path) -> None:
+    tracks = read(run_dir.with_name("trace.pftrace"))
+    assert list(tracks) == [
+        f"node {rank // 2}: host{1 + rank // 2}, rank {rank}" for rank in range(4)
+    ]
+    sent, needed = [], []
+    for spans in tracks.values():
+        steps = [span for span in spans if span.name.startswith("step ")]
+        assert [step.name for step in steps] == [f"step {n}" for n in range(FIRST, LAST + 1)]
+        parts = [[one for one in spans if one.is_inside(step) and one != step] for step in steps]
+        assert all(a.end <= b.start for part in parts for a, b in zip(part, part[1:], strict=False))
+        for part in parts:
+            assert {one.name for one in part} == STEP
+        outside = {one.name for one in spans} - STEP - {step.name for step in steps}
+        assert outside == {"evaluation", "checkpoint"}
+        in_steps = sum(one.end - one.start for part in parts for one in part)
+        whole = sum(step.end - step.start for step in steps)
+        assert 0.97 * whole < in_steps <= whole
+        last = [{one.name: one for one in part} for part in parts]
+        sent.append([of["exchange"].start for of in last])
+        needed.append([of["forward"].end for of in last])
+    for k in range(LAST - FIRST):  # nobody has the weights of a step before all gave gradients
+        gave = max(times[k] for times in sent)
+        assert all(gave < times[k + 1] + ERROR for times in needed)
+
+
+@pytest.mark.system
+def test_the_weights_are_those_without_a_trace(run_dir: Path, tmp_path: Path) -> None:
+    train(1, *FLAGS, "--run-dir", tmp_path / "one", "--trace", tmp_path / "one.pftrace")
+    train(1, *FLAGS, "--run-dir", tmp_path / "none")
+    hashes = {
+        run_summary(one)["weights_sha256"] for one in (run_dir, tmp_path / "one", tmp_path / "none")
+    }
+    assert len(hashes) == 1
+    phases = json.loads((run_dir / "phases.json").read_text())["ranks"]
+    assert [set(one) for one in phases] == [STEP | {"rest"}] * 4
+    [names] = by_the_format(tmp_path / "one.pftrace").values()
+    assert {"sum", "update"} < {span.name for span in names}
