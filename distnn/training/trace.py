@@ -247,7 +247,7 @@ def marks(codes: NDArray[np.int64], times: NDArray[np.int64]) -> "Iterator[Mark]
             yield start, PHASES[phase]
             yield end, ""
     if step:
-        yield times.tolist()[-1], ""
+        yield int(times[-1]), ""
 
 
 def checked(config: TrainConfig) -> TrainConfig:

@@ -4,15 +4,15 @@ Its trace processor is a program that its Python package fetches from the networ
 on this machine, the classes of its format alone read the file.
 """
 
+import itertools
 import json
-import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import datasets
 import pytest
 from cluster import PIPES, Cluster, why_not
 
@@ -87,7 +87,7 @@ def by_the_trace_processor(path: Path) -> Tracks:
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on two hosts, whose trace is beside it."""
     if reason := why_not():
         pytest.skip(reason)
@@ -97,13 +97,13 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("trace") / "run"
     flags = [*FLAGS, "--run-dir", path, "--trace", path.with_name("trace.pftrace")]
     flags += ["--trace-steps", f"{FIRST}:{LAST}"]
-    python = [shutil.which("python3"), "-m", "distnn.train"]
+    python = [sys.executable, "-m", "distnn.train"]
     with Cluster(2) as cluster:
         result = cluster.mpirun([2, 2], "-c", APART, *python, *flags, python="sh")
     assert result.code == 0, result.stderr
     print(result.stderr)
     assert f"{LAST - FIRST + 1} steps of 4 ranks, clocks of 2 nodes aligned to" in result.stderr
-    yield path
+    return path
 
 
 @pytest.mark.system
@@ -118,7 +118,7 @@ def test_spans_nest_and_add_up_on_one_clock(read: Callable[[Path], Tracks], run_
         steps = [span for span in spans if span.name.startswith("step ")]
         assert [step.name for step in steps] == [f"step {n}" for n in range(FIRST, LAST + 1)]
         parts = [[one for one in spans if one.is_inside(step) and one != step] for step in steps]
-        assert all(a.end <= b.start for part in parts for a, b in zip(part, part[1:], strict=False))
+        assert all(a.end <= b.start for part in parts for a, b in itertools.pairwise(part))
         for part in parts:
             assert {one.name for one in part} == STEP
         outside = {one.name for one in spans} - STEP - {step.name for step in steps}

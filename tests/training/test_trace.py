@@ -62,7 +62,7 @@ def test_spans_follow_one_another_inside_their_step(monkeypatch: pytest.MonkeyPa
     second = [(12, "step 8"), (13, "rows"), (14, ""), (15, "")]
     assert list(marks(events[:, 0], events[:, 1] // 10**9)) == first + second
     assert step_numbers(events).tolist() == [7, 8]
-    means = {"rest": 1.5, "rows": 1, "forward": 1, "backward": 1, "wait": 0.5, "sum": 0.5}
+    means = {"rest": 2, "rows": 1, "forward": 1, "backward": 1, "wait": 0.5, "sum": 0.5}
     assert seconds_per_step(events) == means  # 12 seconds of two steps
 
 

@@ -27,4 +27,3 @@ def test_a_clock_that_drifts_is_aligned_at_both_ends_and_between() -> None:
     read = true + 5_000 + (true - 1000) // 10  # 5000 ahead at 1000, 100 more at 2000
     aligned = clocks.aligned(read, Offset(1000, 5_000, 9), Offset(2000, 5_100, 9))
     assert np.abs(aligned - true).max() <= 6  # the slope is by the true time, not by the read one
-    assert aligned[[0, 2]] == pytest.approx([1000, 2000], abs=10)
