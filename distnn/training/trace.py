@@ -5,7 +5,8 @@
 
 A session and its exchange say which phase of a step they are at, as they do for the profile of
 `distnn.bench`. A rank's spans follow one another: a span lasts until another phase is entered, and
-those of a step are inside the span of the step. What none of them covers is the work between them.
+those of a step are inside the span of the step. What none of them covers is the end of a step: the
+loss is kept, and positions move on.
 What the thread beside a rank does, between nodes, is not seen.
 """
 
@@ -37,16 +38,11 @@ PHASES = (
     "rest", "rows", "forward", "backward", "wait", "sum", "update", "exchange", "checkpoint",
     "evaluation",
 )  # fmt: skip
-CODES = {name: code for code, name in enumerate(PHASES)} | {
-    "input": 1,
-    "step": 0,
-    "elementwise": -1,
-}
-REST, BACK = CODES["rest"], CODES["elementwise"]
-WORK = frozenset(
-    CODES[name] for name in PHASES if name not in ("wait", "sum", "update", "exchange")
-)
-"""What a rank goes on with after the others."""
+REST, ROWS, BACK = 0, 1, -1
+CODES = {name: code for code, name in enumerate(PHASES)}
+CODES |= {"step": REST, "input": ROWS, "elementwise": BACK}
+BETWEEN = frozenset(CODES[name] for name in ("wait", "sum", "update", "exchange"))
+"""After these a rank goes BACK to what it was at."""
 
 EVENTS = 1 << 16  # that a rank keeps, of 16 bytes; 20 steps have some hundreds, of large networks
 MOST_EVENTS = 1 << 22  # that all ranks keep together
@@ -68,17 +64,17 @@ class Recorder:
         self._phase = self._work = REST
 
     def begin_step(self, number: int) -> None:
-        """A step begins, of a number from 1 on; 0: it has ended."""
+        """A step begins, of a number from 1 on, with the choice of its rows; 0: it has ended."""
         self._step = number * len(PHASES)
-        self._work = REST
-        self._put(REST)
+        self._work = ROWS if number else REST
+        self._put(self._work)
 
     def enter(self, phase: str) -> None:
         """This rank is in a phase from now on."""
         code = CODES[phase]
         if code == BACK:
             code = self._work
-        elif code in WORK:
+        elif code not in BETWEEN:
             self._work = code
         if code != self._phase:
             self._put(code)
@@ -156,6 +152,9 @@ class Trace:
         """Gather on rank 0 what was recorded since it was last written, and write it."""
         comm, recorder, self._recorder = self._comm, self._recorder, None
         if recorder is None:
+            if not self._start and comm.is_first:
+                what = f"the job had {self._steps} steps, and none of --trace-steps"
+                log.warning("%s: no trace is written: %s", self._path, what)
             return
         self._session.exchange.flush()
         self._session.attach(None)

@@ -29,22 +29,22 @@ def record(monkeypatch: pytest.MonkeyPatch, capacity: int) -> np.ndarray:
     add = recorder.timed(np.add, "sum")
     assert recorder.timed(np.matmul, "product") is np.matmul
     out = np.zeros(1)
-    recorder.begin_step(7)  # 0
-    recorder.enter("input")  # 1
-    recorder.enter("forward")  # 2
-    recorder.enter("wait")  # 3
-    recorder.enter("elementwise")  # 4: goes on forward
+    recorder.begin_step(7)  # 0: the choice of the rows
+    recorder.enter("input")  # no change
+    recorder.enter("forward")  # 1
+    recorder.enter("wait")  # 2
+    recorder.enter("elementwise")  # 3: goes on forward
     recorder.enter("elementwise")  # no change
-    recorder.enter("backward")  # 5
-    add(np.ones(1), np.ones(1), out)  # 6, 7: goes on backward
-    recorder.enter("rest")  # 8
-    recorder.begin_step(0)  # 9
-    recorder.enter("evaluation")  # 10
-    recorder.enter("step")  # 11
-    recorder.begin_step(8)  # 12
-    recorder.enter("input")  # 13
-    recorder.enter("rest")  # 14
-    recorder.begin_step(0)  # 15
+    recorder.enter("backward")  # 4
+    add(np.ones(1), np.ones(1), out)  # 5, 6: goes on backward
+    recorder.enter("rest")  # 7
+    recorder.begin_step(0)  # 8
+    recorder.enter("evaluation")  # 9
+    recorder.enter("step")  # 10
+    recorder.begin_step(8)  # 11
+    recorder.enter("input")
+    recorder.enter("rest")  # 12
+    recorder.begin_step(0)  # 13
     assert out == 2
     return recorder.events()
 
@@ -54,22 +54,22 @@ def test_spans_follow_one_another_inside_their_step(monkeypatch: pytest.MonkeyPa
     assert of_whole_steps(events) is events
     first = [
         (0, "step 7"),
-        (1, "rows"), (2, ""), (2, "forward"), (3, ""), (3, "wait"), (4, ""), (4, "forward"),
-        (5, ""), (5, "backward"), (6, ""), (6, "sum"), (7, ""), (7, "backward"), (8, ""),
-        (9, ""),
-        (10, "evaluation"), (11, ""),
+        (0, "rows"), (1, ""), (1, "forward"), (2, ""), (2, "wait"), (3, ""), (3, "forward"),
+        (4, ""), (4, "backward"), (5, ""), (5, "sum"), (6, ""), (6, "backward"), (7, ""),
+        (8, ""),
+        (9, "evaluation"), (10, ""),
     ]  # fmt: skip
-    second = [(12, "step 8"), (13, "rows"), (14, ""), (15, "")]
+    second = [(11, "step 8"), (11, "rows"), (12, ""), (13, "")]
     assert list(marks(events[:, 0], events[:, 1] // 10**9)) == first + second
     assert step_numbers(events).tolist() == [7, 8]
-    means = {"rest": 2, "rows": 1, "forward": 1, "backward": 1, "wait": 0.5, "sum": 0.5}
-    assert seconds_per_step(events) == means  # 12 seconds of two steps
+    means = {"rest": 1, "rows": 1, "forward": 1, "backward": 1, "wait": 0.5, "sum": 0.5}
+    assert seconds_per_step(events) == means  # 10 seconds of two steps
 
 
 def test_a_full_record_ends_with_a_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    events = of_whole_steps(record(monkeypatch, 14))  # the second step has begun
+    events = of_whole_steps(record(monkeypatch, 13))  # the second step has begun
     assert step_numbers(events).tolist() == [7]
-    assert list(marks(events[:, 0], events[:, 1]))[-1] == (11 * 10**9, "")
+    assert list(marks(events[:, 0], events[:, 1]))[-1] == (10 * 10**9, "")
     assert len(of_whole_steps(record(monkeypatch, 5))) == 0
 
 
