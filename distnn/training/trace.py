@@ -5,9 +5,8 @@
 
 A session and its exchange say which phase of a step they are at, as they do for the profile of
 `distnn.bench`. A rank's spans follow one another: a span lasts until another phase is entered, and
-those of a step are inside the span of the step. What none of them covers is the end of a step: the
-loss is kept, and positions move on.
-What the thread beside a rank does, between nodes, is not seen.
+those of a step are inside the span of the step. What none of them covers is the end of a step,
+where its loss is kept. What the thread beside a rank does, between nodes, is not seen.
 """
 
 import dataclasses
