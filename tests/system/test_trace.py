@@ -54,23 +54,24 @@ def by_the_format(path: Path) -> Tracks:
 
     names: dict[int, str] = {}
     tracks: Tracks = {}
-    still_open: dict[int, list[tuple[int, str, int]]] = {}
+    still_open: dict[int, list[int]] = {}  # places in the track
     for packet in Trace.FromString(path.read_bytes()).packet:
         if packet.HasField("track_descriptor"):
             one = packet.track_descriptor
             names[one.uuid] = one.name
             if one.parent_uuid:
-                tracks[f"{names[one.parent_uuid]}, {one.name}"] = []
                 names[one.uuid] = f"{names[one.parent_uuid]}, {one.name}"
+                tracks[names[one.uuid]] = []
+                still_open[one.uuid] = []
             continue
-        event, stack = packet.track_event, still_open.setdefault(packet.track_event.track_uuid, [])
-        spans = tracks[names[event.track_uuid]]
+        event, time = packet.track_event, packet.timestamp
+        spans, stack = tracks[names[event.track_uuid]], still_open[event.track_uuid]
         if event.type == TrackEvent.TYPE_SLICE_BEGIN:
-            stack.append((len(spans), event.name, packet.timestamp))
-            spans.append(Span(event.name, packet.timestamp, packet.timestamp))
+            stack.append(len(spans))
+            spans.append(Span(event.name, time, time))
         else:
-            place, name, start = stack.pop()
-            spans[place] = Span(name, start, packet.timestamp)
+            place = stack.pop()
+            spans[place] = spans[place]._replace(end=time)
     assert not any(still_open.values())
     return tracks
 
