@@ -99,6 +99,7 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
     from distnn.training.opening import open_validation, rows_to_learn_from, table_options
     from distnn.training.run_files import RunFiles
     from distnn.training.slices import check_slices, chosen_slices, from_ranks_message
+    from distnn.training.trace import checked
     from distnn.training.training_data import check_options
 
     config = parse_train(argv)
@@ -107,7 +108,7 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
     if config.resume and not run_dir:
         log.warning("--resume without --run-dir: a new run begins in %s", files.directory)
     try:
-        config = files.open(config)
+        config = checked(files.open(config))
         if message := from_ranks_message(config.slices, config.batch_size, ranks):
             log.warning("%s", message)
         slices = chosen_slices(config.slices, config.batch_size, ranks)

@@ -265,6 +265,15 @@ class TrainConfig(Options):
         "auto", "output", "auto: a bar (by tqdm) on a terminal, else lines", choices=PROGRESS,
         on_resume="unrecorded", trainer=True,
     )  # fmt: skip
+    trace: str | None = option(
+        None, "output", "File for a trace of some steps, by rank and phase, as ui.perfetto.dev "
+        "opens it", on_resume="unrecorded",
+    )  # fmt: skip
+    trace_steps: str = option(
+        "10:29", "output", "First and last step of a trace, counted in this job",
+        on_resume="unrecorded", pattern="[1-9][0-9]{0,8}:[1-9][0-9]{0,8}",
+        expects="two numbers of steps, as 10:29",
+    )  # fmt: skip
     given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False, repr=False)
 
     @classmethod

@@ -9,6 +9,7 @@ from distnn.nn.products import Product
 from distnn.training.session import Session
 
 PHASES = ("product", "elementwise", "wait", "sum", "update", "input", "rest")
+PART_OF = {"forward": "elementwise", "backward": "elementwise", "exchange": "sum"}
 
 
 class StepProfile:
@@ -31,7 +32,7 @@ class StepProfile:
         """This rank is in a phase from now on."""
         now = time.perf_counter()
         self.seconds[self._phase] += now - self._since
-        self._phase, self._since = phase, now
+        self._phase, self._since = PART_OF.get(phase, phase), now
 
     def timed(self, function: Product, phase: str) -> Product:
         """A function of the passes as a phase of its own; they are elementwise after it."""

@@ -14,6 +14,7 @@ from distnn.training.session import Session
 
 if TYPE_CHECKING:  # what writes files is loaded where it does
     from distnn.training.run_files import RunFiles
+    from distnn.training.trace import Trace
 
 Record = dict[str, Any]
 
@@ -27,6 +28,7 @@ class Loop:
         until: epochs.
         files: on rank 0, where metrics and checkpoints are written, if anywhere.
         stop_requested: whether this rank asks for a stop, as 1 or 0.
+        trace: what steps and phases go through, where some are traced.
     """
 
     def __init__(
@@ -38,11 +40,14 @@ class Loop:
         files: "RunFiles | None",
         stop_requested: Callable[[], int],
         best: Best | None = None,
+        trace: "Trace | None" = None,
     ) -> None:
         self._session, self._dataset, self._evaluation = session, dataset, evaluation
         self._until, self._files, self._stop_requested = until, files, stop_requested
         self._best, self._stopping = best, None if best is None else best.stopping
         self._status = session.comm.status
+        self._enter = self._status.enter if trace is None else trace.enter
+        self._step = session.step if trace is None else trace.step
 
     def run(self) -> list[Record]:
         """Train; one record per epoch that was completed here.
@@ -84,19 +89,19 @@ class Loop:
     def _epoch(self) -> tuple[Record, int]:
         """What is left of the current epoch; its record, and whether to stop after it."""
         session, dataset, position = self._session, self._dataset, self._session.position
-        self._status.enter("step")
+        self._enter("step")
         steps = session.begin_epoch(dataset)
         total, stop = self._until * steps, 0
         step_done = self._files.progress.step if self._files is not None else _nothing
         while position.step < steps:
-            stop = session.step(dataset, total, self._stop_requested())
+            stop = self._step(dataset, total, self._stop_requested())
             step_done()
             if position.step == steps:
                 break
             if stop or self._checkpoint_due():
                 session.collect_losses(total)
                 self._save_checkpoint()
-                self._status.enter("step")
+                self._enter("step")
             if stop:
                 raise StopRequested(self._stop_message())
         rate = session.learning_rate(position.steps, total)
@@ -107,7 +112,7 @@ class Loop:
             "learning_rate": rate,
             **measures,
         }
-        self._status.enter("evaluation")
+        self._enter("evaluation")
         if self._evaluation is not None:
             with session.averaged():
                 record |= self._evaluation.measure()
@@ -142,7 +147,7 @@ class Loop:
 
     def _save_checkpoint(self) -> None:
         session = self._session
-        self._status.enter("checkpoint")
+        self._enter("checkpoint")
         session.collect_state()
         session.check_finite()
         if self._files is not None:
@@ -157,7 +162,7 @@ class Loop:
     def _unsaved_message(self) -> str:
         """Wait until the last checkpoint is on the disk; why it is not, or nothing."""
         comm = self._session.comm
-        self._status.enter("checkpoint")
+        self._enter("checkpoint")
         message = comm.on_first(self._files.unsaved_message if self._files is not None else str)
         return str(comm.broadcast(message))
 

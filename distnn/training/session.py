@@ -206,14 +206,16 @@ class Session:
         for stacks, backward, is_last in self.work.of(len(batch)):
             for run, slices, items, A0, T, rows, is_first in stacks:
                 phase("input")
-                dataset.gather(batch[items], *rows)
-                phase("elementwise")
+                chosen = batch[items]
+                dataset.gather(chosen, *rows)
+                phase("forward")
                 dropout, before = (position.steps, slices), exchange.before_weights
-                w = self._weights(dataset, batch[items], A0)
+                w = self._weights(dataset, chosen, A0)
                 loss = run.forward(A0, T, dropout, before, is_first, w)
                 self._loss_sums.put(slices, loss)
             if is_last:
                 exchange.start(rules, stop)
+            phase("backward")
             backward.run(self._scale, exchange.after_gradient if is_last else None)
         stop = exchange.finish()
         phase("rest")

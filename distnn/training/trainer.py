@@ -33,6 +33,7 @@ from distnn.training.dataset import digests
 from distnn.training.factory import with_network
 from distnn.training.loop import Loop, Record
 from distnn.training.session import Session
+from distnn.training.trace import Trace, tracing
 from distnn.training.training_data import Arrays, TrainingData
 from distnn.training.vectors import vector_bytes
 
@@ -260,11 +261,11 @@ class Trainer:
             return files.finish(session, trained, started + measured, self.report)
 
         try:
-            with session.closing(self._keep):
+            with session.closing(self._keep), tracing(session, self.config, files) as trace:
                 comm.on_first(lambda: self._begin(files, session, data, until))
                 self._until = until
                 comm.status.stop = self.request_stop
-                records = self._loop(session, data, until, files).run()
+                records = self._loop(session, data, until, files, trace).run()
                 session.collect_state()
                 comm.status.enter("evaluation")
                 trained_at, epoch = time.perf_counter(), session.position.epoch
@@ -277,14 +278,19 @@ class Trainer:
         return records, summary
 
     def _loop(
-        self, session: Session, data: TrainingData, until: int, files: "RunFiles | None"
+        self,
+        session: Session,
+        data: TrainingData,
+        until: int,
+        files: "RunFiles | None",
+        trace: Trace | None,
     ) -> Loop:
         """The loop, which measures the validation set after each epoch, else the test set."""
         data.train.smoothing = self.config.label_smoothing
         evaluations = data.evaluations(session.comm, self.network, self.config.metric)
         evaluation = evaluations[0] if evaluations else None
         best = None if data.validation is None else self._best
-        return Loop(session, data.train, evaluation, until, files, lambda: self._stop, best)
+        return Loop(session, data.train, evaluation, until, files, lambda: self._stop, best, trace)
 
     def _fit(self, arrays: Arrays, epochs: int) -> list[Record]:
         """`fit`, once the ranks have agreed and are watched."""

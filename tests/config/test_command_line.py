@@ -302,6 +302,8 @@ def values_of(one):
         return st.sampled_from(one.choices)
     if one.name == "checkpoint_every":
         return st.from_regex(r"\A[1-9][0-9]{0,5}s?\Z")
+    if one.name == "trace_steps":
+        return st.from_regex(r"\A[1-9][0-9]{0,5}:[1-9][0-9]{0,5}\Z")
     if one.type is str:
         characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
         return st.text(characters, min_size=1)
@@ -336,13 +338,14 @@ def test_config_repeats_the_run(tmp_path_factory, config):
     directory = tmp_path_factory.mktemp("toml")
     text = to_toml(config)
     values = tomllib.loads(text)
-    assert not {"run_dir", "resume", "allow_changed_data", "progress"} & set(values)
+    of_this_start = {
+        name: getattr(config, name)
+        for name in ("run_dir", "resume", "allow_changed_data", "progress", "trace", "trace_steps")
+    }
+    assert not of_this_start.keys() & values.keys()
     (directory / "config.toml").write_text(text, encoding="utf-8", newline="")
     again = read_recorded(directory / "config.toml")
-    elsewhere = dataclasses.replace(
-        again, run_dir=config.run_dir, resume=config.resume, progress=config.progress,
-        allow_changed_data=config.allow_changed_data,
-    )  # fmt: skip
+    elsewhere = dataclasses.replace(again, **of_this_start)
     assert to_toml(elsewhere) == text
     for name in set(config.to_dict()) - {"data", "test_data", "validation"}:
         assert getattr(elsewhere, name) == getattr(config, name)

@@ -138,7 +138,7 @@ class BucketExchange(Exchange):
 
     def _complete_gradient(self, layer: int, block: int) -> None:
         """A block of rows of the layer's gradient is complete."""
-        self.phase("sum")
+        self.phase("exchange")
         self._count += 1
         self._flags.gradients_complete(self._count)
         self._progress.work(self._engine.move)

@@ -27,7 +27,8 @@ where the layout's scope is "matrix", on a whole matrix."""
 Hook = Callable[[int, int], None]
 """Called with a layer, from 1, and the number of one of its blocks, from 0."""
 Phase = Callable[[str], None]
-"""Called with what the rank does from now on: "sum", "wait" or "update"."""
+"""Called with what the rank does from now on: "sum", "wait", "update", "exchange" (of parts of the
+gradient, between nodes), or "elementwise": it goes on with the pass that it was at."""
 
 
 FEW = 2  # ranks
