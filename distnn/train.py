@@ -147,10 +147,14 @@ def summary_text(summary: dict[str, Any], directory: str) -> str:
         if noise is not None
         else ""
     )
+    epochs, steps, ranks, nodes, slices = (
+        f"{summary[name]} {name if summary[name] != 1 else name[:-1]}"
+        for name in ("epochs", "steps", "ranks", "nodes", "slices")
+    )
+    rate = summary["samples_per_second"]  # None where nothing was trained
+    speed = "" if rate is None else f" in {summary['seconds']:.2f} s, {rate:.0f} samples/s"
     return (
-        f"{summary['epochs']} epochs, {summary['steps']} steps on {summary['ranks']} ranks "
-        f"({summary['nodes']} nodes, {summary['slices']} slices) in {summary['seconds']:.2f} s, "
-        f"{summary['samples_per_second']:.0f} samples/s\n"
+        f"{epochs}, {steps} on {ranks} ({nodes}, {slices}){speed}\n"
         f"{measures}\n{advice}"
         f"weights sha256 {summary['weights_sha256']}\n"
         f"run in {directory}"

@@ -3,11 +3,14 @@
 import contextlib
 import importlib.util
 import logging
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TextIO
 
 REFRESH = 0.2  # seconds between two updates of the bar
+LAUNCHERS = frozenset({"mpirun", "mpiexec", "mpiexec.hydra", "prterun", "orterun"})
 
 log = logging.getLogger(__name__)
 
@@ -16,12 +19,12 @@ class Progress:
     """Shows on a stream how far training is.
 
     Args:
-        mode: ``bar``, ``lines``, ``off``, or ``auto``: a bar if the stream is a terminal, else
-            lines.
-        stream: usually standard error.
+        mode: ``bar``, ``lines``, ``off``, or ``auto``: a bar if there is a terminal, else lines.
+        stream: usually standard error. Where it is none, a bar is drawn on the terminal that the
+            launcher writes to, see `launcher_terminal`.
         epochs: of the whole run.
         steps_per_epoch: batches of an epoch.
-        first_epoch: epochs done before, by the run that is resumed.
+        done: steps, by the run that is resumed; rate and time left are of those after it.
 
     A bar is drawn by tqdm, if that is installed; without it there are lines, and a warning where a
     bar was asked for. Messages that are logged while there is a bar are printed above it. A stream
@@ -29,12 +32,14 @@ class Progress:
     """
 
     def __init__(
-        self, mode: str, stream: TextIO, epochs: int, steps_per_epoch: int, first_epoch: int = 0
+        self, mode: str, stream: TextIO, epochs: int, steps_per_epoch: int, done: int = 0
     ) -> None:
-        self.stream = stream
-        self.epochs = epochs
-        self.first_epoch = first_epoch
-        self.mode = _shown_as(mode, stream)
+        self._own: TextIO | None = None  # a terminal that was opened here
+        if mode in ("auto", "bar") and not stream.isatty():
+            self._own = launcher_terminal()
+        self.stream = stream if self._own is None else self._own
+        self.epochs, self._steps_per_epoch, self._done = epochs, steps_per_epoch, done
+        self.mode = _shown_as(mode, self.stream)
         self._start = self._updated = time.perf_counter()
         self._bar: Any = None
         self._messages = contextlib.ExitStack()  # the redirection of messages
@@ -43,8 +48,9 @@ class Progress:
         if mode == "bar" and self.mode != "bar":
             log.warning("tqdm is not installed (pip install tqdm); printing one line per epoch")
         if self.mode == "bar":
-            self._bar = _bar(stream, epochs * steps_per_epoch, first_epoch * steps_per_epoch)
-            self._messages.enter_context(_messages_above_the_bar())
+            self._bar = _bar(self.stream, epochs * steps_per_epoch, done)
+            self._name_epoch(done // steps_per_epoch)
+            self._messages.enter_context(_messages_above_the_bar(self.stream))
             self._stride = 1
 
     def step(self) -> None:
@@ -59,18 +65,20 @@ class Progress:
         Args:
             record: the epoch's line of ``metrics.jsonl``: epoch, train_loss and, where there is
                 a test set, test_accuracy or test_r2.
-            samples_per_second: of this epoch.
+            samples_per_second: of this epoch, see `RunWriter.epoch_done`.
         """
         if self.mode == "off":
             return
         text = _figures(record, samples_per_second)
         if self._bar is not None:
+            self._name_epoch(record["epoch"])
             self._bar.set_postfix_str(text, refresh=False)
             self._update()
             return
-        done = record["epoch"]
+        done, of_epoch = record["epoch"], self._steps_per_epoch
         elapsed = time.perf_counter() - self._start
-        left = elapsed / max(done - self.first_epoch, 1) * (self.epochs - done)
+        per_step = elapsed / max(done * of_epoch - self._done, 1)
+        left = per_step * (self.epochs - done) * of_epoch
         width = len(str(self.epochs))
         try:
             self.stream.write(f"epoch {done:{width}}/{self.epochs}  {text}  {_clock(left)} left\n")
@@ -88,6 +96,13 @@ class Progress:
                 bar.close()
             except (OSError, ValueError):
                 self._give_up()
+        if self._own is not None:
+            self._own.close()
+
+    def _name_epoch(self, done: int) -> None:
+        """The epoch that is under way after so many."""
+        under_way = min(done + 1, self.epochs)
+        self._bar.set_description_str(f"epoch {under_way}/{self.epochs}", refresh=False)
 
     def _update(self) -> None:
         now = time.perf_counter()
@@ -110,6 +125,28 @@ class Progress:
         self.mode, self._bar, self._stride = "off", None, 1 << 62
 
 
+def launcher_terminal() -> TextIO | None:
+    """The terminal that is the standard error of the ``mpirun`` that started this process.
+
+    Under mpirun a rank writes to a pipe. Only a launcher on this machine is found, and only while
+    it runs in the foreground: a log, a job in the background or on another machine get no bar.
+    """
+    process = os.getppid()
+    try:
+        while process > 1:
+            folder = Path("/proc") / str(process)
+            name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+            _, parent, group, _, _, foreground = rest.split()[:6]
+            if name in LAUNCHERS:
+                path = os.readlink(folder / "fd" / "2")
+                is_terminal = path.startswith(("/dev/pts/", "/dev/tty"))
+                return open(path, "w") if is_terminal and group == foreground else None
+            process = int(parent)
+    except (OSError, ValueError):  # another user's, or one that has just ended
+        pass
+    return None
+
+
 def _shown_as(mode: str, stream: TextIO) -> str:
     if mode == "auto":
         mode = "bar" if stream.isatty() else "lines"
@@ -130,15 +167,20 @@ def _bar(stream: TextIO, steps: int, done: int) -> Any:
         dynamic_ncols=True,
         mininterval=0,
         miniters=1 << 62,  # drawn by `refresh`, not by tqdm's own clock
-        bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}",
+        bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}",
     )
 
 
-def _messages_above_the_bar() -> Any:
+@contextlib.contextmanager
+def _messages_above_the_bar(stream: TextIO) -> Iterator[None]:
     """While this context is open, tqdm prints what the package logs, above its bar."""
     package = logging.getLogger("distnn")
-    loggers = [package if package.handlers else logging.getLogger()]
-    return importlib.import_module("tqdm.contrib.logging").logging_redirect_tqdm(loggers)
+    logger = package if package.handlers else logging.getLogger()
+    with importlib.import_module("tqdm.contrib.logging").logging_redirect_tqdm([logger]):
+        for handler in logger.handlers:
+            if type(handler).__module__.startswith("tqdm"):
+                handler.stream = stream  # type: ignore[attr-defined]
+        yield
 
 
 def _figures(record: Mapping[str, Any], samples_per_second: float) -> str:

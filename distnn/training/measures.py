@@ -1,6 +1,7 @@
 """The measures of an evaluation as a table for people, and as a file."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,9 @@ def measures_text(
 def measures_line(measures: Mapping[str, Any], part: str) -> str:
     """The single figures of a part in one line; empty if there are none."""
     own = {name: measures.get(f"{part}_{name}") for name in ROWS}
+    losses = own["loss"], own["log_loss"]
+    if None not in losses and math.isclose(*losses, rel_tol=1e-4):  # type: ignore[arg-type]
+        del own["log_loss"]  # it is the loss
     return ", ".join(
         f"{part} {name.replace('_', ' ')} {value:.4g}"
         for name, value in own.items()

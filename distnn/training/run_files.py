@@ -205,6 +205,12 @@ class RunFiles(RunWriter):
             config, session.position, recorded.get("records", []), items
         ).lines
         self._check_lines(lines, session.position)
+        if self.checkpoint is not None:
+            log.info(
+                "resumed at step %d, in epoch %d",
+                session.position.steps,
+                session.position.epoch + 1,
+            )
         self._record = {}
         for line in filter(None, (kernels_message(here), *start_messages(self._meta, recorded))):
             log.warning("%s", line)
@@ -272,7 +278,7 @@ class RunFiles(RunWriter):
             **measures,
             **(report or {}),
             "seconds": seconds,
-            "samples_per_second": items / seconds,
+            "samples_per_second": self.samples_per_second,
             "fingerprints": self._meta["fingerprints"],
         }
         self.finish_trackers("finished", summary)
@@ -280,7 +286,7 @@ class RunFiles(RunWriter):
             summary |= self._rates_before()
             if self._is_finished(summary):
                 log.warning("%s: the run is finished, nothing was left to do", self.directory)
-                return summary
+                return summary | {"samples_per_second": None}
         try:
             metrics.write_summary(self.directory.summary, summary)
         except OSError as error:

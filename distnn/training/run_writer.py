@@ -32,6 +32,7 @@ class RunWriter:
         self._writer: BackgroundWriter | None = None
         self._loaded: list[tuple[str, Tracker]] = []
         self._trackers: Trackers | None = None
+        self._items, self._seconds = 0, 0.0  # of the epochs that were completed here
 
     def load_trackers(self, config: TrainConfig) -> None:
         """Make what the configuration names, before anything is written; raises InputError."""
@@ -56,15 +57,20 @@ class RunWriter:
         run = Run(self.directory.path, identity, done, config.recorded())
         self._trackers = Trackers(self._loaded, run)
         steps = -(-items // config.batch_size)
+        done = position.epoch * steps + position.step
         self.progress = Progress(config.progress, sys.stderr, config.epochs, steps, done)
         return self._writer
 
     def epoch_done(self, record: Mapping[str, Any], seconds: float, items: int) -> None:
         """Write the lines of an epoch, beside the training, and show its figures.
 
+        "samples/s" is everywhere: rows of the training set that all ranks together trained on, by
+        the seconds of the epochs, evaluation included; checkpoints are written beside them.
+
         Args:
             items: how many were trained on in `seconds`.
         """
+        self._items, self._seconds = self._items + items, self._seconds + seconds
         rate = items / seconds if seconds > 0 else math.inf
         timing = {"epoch": record["epoch"], "seconds": seconds, "samples_per_second": rate}
         self.writer.append(record, timing)
@@ -75,6 +81,11 @@ class RunWriter:
     def unsaved_message(self) -> str:
         """Wait for all writes; why the last checkpoint could not be saved, empty if it was."""
         return self.writer.unsaved_message()
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """Of the epochs that were completed here; None without one."""
+        return self._items / self._seconds if self._seconds > 0 else None
 
     def finish_trackers(
         self, outcome: str, summary: Mapping[str, Any] = MappingProxyType({})

@@ -51,7 +51,7 @@ def test_lines(clock):
 
 def test_time_left_of_a_resumed_run(clock):
     stream = io.StringIO()
-    train(Progress("lines", stream, 10, 1, first_epoch=8), [9, 10], 1, clock, 60.0)
+    train(Progress("lines", stream, 10, 1, done=8), [9, 10], 1, clock, 60.0)
     assert "0:01:00 left" in stream.getvalue().splitlines()[0]
 
 
