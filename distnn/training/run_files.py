@@ -205,15 +205,15 @@ class RunFiles(RunWriter):
             config, session.position, recorded.get("records", []), items
         ).lines
         self._check_lines(lines, session.position)
+        self._record = {}
+        for line in filter(None, (kernels_message(here), *start_messages(self._meta, recorded))):
+            log.warning("%s", line)
         if self.checkpoint is not None:
             log.info(
                 "resumed at step %d, in epoch %d",
                 session.position.steps,
                 session.position.epoch + 1,
             )
-        self._record = {}
-        for line in filter(None, (kernels_message(here), *start_messages(self._meta, recorded))):
-            log.warning("%s", line)
         self.checkpoint = None
 
     def epoch_done(self, record: Mapping[str, Any], seconds: float, items: int) -> None:
