@@ -48,6 +48,21 @@ def test_a_run_directory_of_the_config_is_used(slurm: Slurm, tmp_path: Path) -> 
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_sweep_is_an_array_of_jobs(slurm: Slurm, tmp_path: Path) -> None:
+    for folder in ("launch", "examples"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    data = datasets.classes(tmp_path / "classes.npz")
+    job = slurm.sbatch(
+        "--array=2,5", "--ntasks-per-node=2", f"--chdir={tmp_path}",
+        ROOT / "examples/sweep/sweep.sbatch", "--data", data, "--epochs", 2, *FLAGS,
+    )  # fmt: skip
+    summaries = [tmp_path / f"runs/sweep-{job}/{task}/summary.json" for task in (2, 5)]
+    slurm.until(lambda: all(path.exists() for path in summaries), 60)
+    recorded = [(path.parent / "config.toml").read_text() for path in summaries]
+    assert ["dropout = 0.2" in text for text in recorded] == [False, True]
+    assert ["learning_rate = 0.003" in text for text in recorded] == [True, False]
+
+
 def test_a_signal_saves_the_run_and_it_goes_on_from_the_queue(slurm: Slurm, tmp_path: Path) -> None:
     """As before the time limit: the script is told, and the same job starts again."""
     data = datasets.classes(tmp_path / "classes.npz")
