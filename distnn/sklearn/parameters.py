@@ -9,7 +9,7 @@ import numpy as np
 
 from distnn.checks import LARGEST_COUNT, LARGEST_SEED, choice, number, shown
 from distnn.config.options import ACTIVATIONS, MOST_SLICES, OPTIMIZERS
-from distnn.errors import InputError
+from distnn.errors import DivergenceError, InputError
 from distnn.nn.optimizers import OPTIMIZERS as RULES
 from distnn.nn.optimizers import SGD, Adam, Momentum, Nesterov, Optimizer
 
@@ -25,6 +25,14 @@ LOSSES = {
 
 class BadParameter(InputError, ValueError):
     """A parameter or array that cannot be used, as scikit-learn reports one."""
+
+
+class Diverged(DivergenceError, ValueError):
+    """A training that diverged, as scikit-learn reports one."""
+
+    def __init__(self, error: DivergenceError) -> None:
+        what = "Solver produced non-finite parameter weights. The input data may contain large"
+        super().__init__(f"{what} values and need to be preprocessed. {error}")
 
 
 def check_parameters(estimator: Any) -> None:

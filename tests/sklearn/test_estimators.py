@@ -138,8 +138,10 @@ def test_warm_start_goes_on_from_the_weights() -> None:
     first = model.loss_
     assert model.fit(DIGITS[:300], LABELS[:300]).loss_ < first
     assert len(model.loss_curve_) == 16
-    with pytest.raises(ValueError, match="has classes"):
+    with pytest.raises(ValueError, match="the same classes"):
         model.fit(DIGITS[:4], ["a", "b", "a", "b"])
+    with pytest.raises(ValueError, match="not in classes"):
+        MLPClassifier().partial_fit([[3, 2], [1, 6]], [1, 0], classes=[2])
 
 
 def test_sparse_rows_give_the_weights_of_dense_ones() -> None:
