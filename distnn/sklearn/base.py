@@ -133,6 +133,7 @@ class MLP(BaseEstimator):
                 raise Diverged(error) from None
             self._count(fit, np.nan, np.nan)
             self._stopped = True
+            warnings.warn(f"{error}; the best weights stay", ConvergenceWarning, stacklevel=3)
         self._state, self._steps = fit.state, fit.position.steps
         if self._best is not None:
             fit.network.load(self._best)

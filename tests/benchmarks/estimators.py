@@ -85,7 +85,9 @@ def fitted(contender, arrays, options):
     kind, own, threads, on_all = contender
     X, X_test, y, y_test = arrays
     meet()
-    if WORLD.rank and not on_all:
+    if on_all:
+        WORLD.Barrier()
+    elif WORLD.rank:
         return None
     with threadpool_limits(threads):
         start = time.perf_counter()

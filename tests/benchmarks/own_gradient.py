@@ -40,7 +40,7 @@ class Dense:
         self.vector = aligned((self.network.size,), np.float32)
         self.gradients = self.network.views(self.vector)
         self.X = np.hstack([np.ones((len(X), 1), np.float32), X])
-        self.T, self.one = np.eye(case.layers[-1], dtype=np.float32)[T], np.float32(1)
+        self.T, self.one = np.eye(case.layers[-1], dtype=np.float32)[T], np.array(1, np.float32)
         self.theta = None
 
     def __call__(self, theta, rows):
