@@ -14,6 +14,7 @@ from distnn.data.order import epoch_order
 from distnn.errors import DistnnError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer, Rule
+from distnn.nn.products import in_use
 from distnn.parallel.comm.communicator import Communicator, mpi_of
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.watchdog.watchdog import watched
@@ -138,7 +139,7 @@ class Fit:
             size += vector_bytes(self.network, self.optimizer, self.comm, self.config)
             comm = self.comm.with_memory(size)
             memory = SharedMemory(comm)
-            with one_thread_per_rank(), closing(memory):
+            with one_thread_per_rank(in_use()), closing(memory):
                 rows = _dataset(comm, memory, self.network, X, T, weights)
                 session = Session(comm, self.network, self.optimizer, self.config)
                 try:

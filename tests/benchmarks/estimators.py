@@ -46,7 +46,7 @@ def data_sets(diamonds):
     (X, y), (X_test, y_test) = ((rows.read() for rows in pair) for pair in parts)
     digits = load_npz(Path(distnn.__file__).parent / "data" / "digits.npz")
     prices = load_npz(diamonds)
-    log = np.log(prices[2:])
+    log = [np.log(y.astype(float)) for y in prices[2:]]
     found = {
         "digits": digits,
         "diamonds": [*prices[:2], *((y - log[0].mean()) / log[0].std() for y in log)],
