@@ -18,6 +18,7 @@ from distnn.sklearn.parameters import (
     Diverged,
     activation_of,
     check_parameters,
+    draw_weights,
     rule_of,
 )
 
@@ -148,14 +149,17 @@ class MLP(BaseEstimator):
 
     def _begin(self, comm: Any, X: Any, T: Array) -> None:
         """Weights, seed and counters of a new training."""
-        draw = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        self._seed = int(comm.broadcast(int(draw)))
         outputs = self.n_outputs_
         hidden = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int)).tolist()
         self._widths = [X.shape[1], *hidden, outputs]
         self.n_layers_ = len(self._widths)
         self._dtype = X.dtype.name
+        random = check_random_state(self.random_state)
+        weights = draw_weights(random, self._widths, self.activation)  # those of rank 0 are used
+        self._seed = int(comm.broadcast(int(random.randint(np.iinfo(np.int32).max))))
         network = self._network()
+        for W, drawn in zip(network.weights, weights, strict=False):
+            W[:] = drawn
         self.out_activation_ = {"sigmoid": "logistic"}.get(network.output, network.output)
         self.t_, self._epochs, self._steps = 0, 0, 0
         self.loss_curve_: list[float] = []

@@ -20,7 +20,7 @@ from machine import machine  # noqa: E402
 
 from distnn import Adam, GradientTrainer, Network, Trainer  # noqa: E402
 from distnn.diagnostics.steps import Case  # noqa: E402
-from distnn.nn.backprop import SlicePass  # noqa: E402
+from distnn.nn.backprop import BackwardPass, Share, SlicePass  # noqa: E402
 from distnn.nn.layout import aligned  # noqa: E402
 from distnn.parallel.comm.shared_memory import SharedMemory  # noqa: E402
 from distnn.training.arrays import from_arrays  # noqa: E402
@@ -41,7 +41,7 @@ class Dense:
         self.gradients = self.network.views(self.vector)
         self.X = np.hstack([np.ones((len(X), 1), np.float32), X])
         self.T, self.one = np.eye(case.layers[-1], dtype=np.float32)[T], np.array(1, np.float32)
-        self.theta = None
+        self.theta, self.passes = None, {}
 
     def __call__(self, theta, rows):
         if theta is not self.theta:
@@ -51,7 +51,10 @@ class Dense:
         self.X.take(rows, 0, A0, "clip")
         self.T.take(rows, 0, T, "clip")
         loss = self.run.forward(A0, T)
-        self.run.backward(self.gradients, self.one)
+        if len(rows) not in self.passes:
+            share = Share(self.run.factors(A0), self.gradients, ())
+            self.passes[len(rows)] = BackwardPass([self.run], [share])
+        self.passes[len(rows)].run(self.one)
         return loss, self.vector
 
 

@@ -76,6 +76,21 @@ def test_one_step_is_that_of_scikit_learn(alpha: float, weighted: bool) -> None:
         assert_allclose(ours.intercepts_[l], theirs.intercepts_[l], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+def test_without_shuffling_a_training_is_that_of_scikit_learn(activation: str, solver: str) -> None:
+    """From the same random state, for 40 steps: the last batch of an epoch is a short one."""
+    options = {"activation": activation, "solver": solver, "alpha": 0.0, "shuffle": False}
+    ours, theirs = (
+        kind((16,), **options, batch_size=64, max_iter=8, random_state=3).fit(
+            DIGITS[:300], LABELS[:300]
+        )
+        for kind in (MLPClassifier, Theirs)
+    )
+    assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-10)
+    assert_allclose(ours.predict_proba(DIGITS), theirs.predict_proba(DIGITS), rtol=1e-8)
+
+
 def test_digits_are_learned_as_well_as_by_scikit_learn() -> None:
     scores = [
         kind(hidden_layer_sizes=(32,), max_iter=30, batch_size=64, random_state=0)
