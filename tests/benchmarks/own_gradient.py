@@ -2,7 +2,7 @@
 
 The callback makes the passes of distnn.nn itself, over the slice that it is given; the built-in
 path puts a rank's slices into one pass. So the first figures are with a slice per rank, which is
-a pass per step on both sides, and the second with the default of 8. Both trainings are in one
+a pass per step on both sides, the second with the default of 8. Both trainings are in one
 process and take turns; prints medians of microseconds per step, and of the ratio of each turn.
 """
 
@@ -104,7 +104,7 @@ def measured(case, slices):
 def main():
     comm = Trainer(Network([1, 1], output="identity", loss="half-squared-error")).comm
     if comm.is_first:
-        print(machine())
+        print(f"{machine()}; {comm.size} ranks\n")
         print(
             "| network, batch | slices | built in | own gradient | ratio |\n|---|---|---|---|---|"
         )
