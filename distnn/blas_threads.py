@@ -1,7 +1,10 @@
 """One BLAS thread per rank: ranks are the parallelism, and N ranks x M threads fight for cores."""
 
 import os
+import sys
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import Any
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
@@ -18,10 +21,22 @@ def default_to_one() -> None:
             os.environ[name] = "1"
 
 
-def one_thread_per_rank() -> AbstractContextManager[object]:
-    """With numpy imported already: one thread inside the context, unless the user chose."""
+def one_thread_per_rank(product: str = "numpy") -> AbstractContextManager[object]:
+    """With numpy imported already: one thread inside the context, unless the user chose.
+
+    Of every BLAS, and of OpenMP, which oneDNN runs its loops with.
+
+    Args:
+        product: what multiplies matrices, see `products.in_use`.
+    """
     if asked_for():
         return nullcontext()
-    from threadpoolctl import threadpool_limits
+    return _libraries(product, len(sys.modules)).limit(limits=1)
 
-    return threadpool_limits(1)  # of every BLAS, and of OpenMP, which oneDNN runs its loops with
+
+@lru_cache(1)
+def _libraries(product: str, modules: int) -> Any:
+    """What runs threads: looked for again, for 2 ms, where more may have been loaded since."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

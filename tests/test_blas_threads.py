@@ -62,6 +62,6 @@ def test_openmp_runs_one_thread_as_well() -> None:
 
     before = threads()
     assert before
-    with one_thread_per_rank():
+    with one_thread_per_rank("onednn"):
         assert set(threads()) == {1}
     assert threads() == before

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
@@ -151,9 +152,12 @@ def option(default: Any, group: str, help: str, **rule: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+_hints = cache(get_type_hints)
+
+
 def options_of(cls: type) -> Mapping[str, Option]:
     """The options of a dataclass by name, in the order they are declared."""
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     found: dict[str, Option] = {}
     for field in dataclasses.fields(cls):
         if "option" in field.metadata:

@@ -261,6 +261,7 @@ class BackwardPass:
     Attributes:
         product: that of the first pass; of matrices alone, if no share is of a stack.
         add: numpy's, or one that is timed.
+        takes_stacks: whether a share is of a stack.
     """
 
     def __init__(self, passes: "Sequence[SlicePass]", shares: Sequence[Share]) -> None:
@@ -268,6 +269,7 @@ class BackwardPass:
         self._passes = passes
         self.product = passes[0].product
         self.add: Product = np.add
+        self.takes_stacks = any(At.ndim > 2 for share in shares for At, _ in share.factors)
         rows = [blocks(grid(W, network.dtype.itemsize)[0]) for W in network.shapes]
         self._terms = [  # by layer and block
             [[_term(share, index, block) for share in shares] for block in of_layer]

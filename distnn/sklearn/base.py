@@ -11,7 +11,16 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from distnn.sklearn.parameters import FLOATS, BadParameter, activation_of, check_parameters, rule_of
+from distnn.errors import DivergenceError
+from distnn.sklearn.parameters import (
+    FLOATS,
+    BadParameter,
+    Diverged,
+    activation_of,
+    check_parameters,
+    draw_weights,
+    rule_of,
+)
 
 if TYPE_CHECKING:
     from distnn.nn.network import Network
@@ -87,7 +96,8 @@ class MLP(BaseEstimator):
         Raises:
             ValueError: a parameter, X or y cannot be used.
             InputError: ranks differ in what they gave; more ranks than slices.
-            DivergenceError: a loss or a weight is not finite.
+            DivergenceError, which is a ValueError here: a loss or a weight is not finite. With
+                early_stopping the training ends there, with the best weights before.
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
@@ -110,13 +120,21 @@ class MLP(BaseEstimator):
         held = None
         if self.early_stopping:
             if incremental:
-                raise BadParameter("partial_fit has no validation set", "early_stopping")
+                what = "partial_fit does not support early_stopping=True"
+                raise BadParameter(what, "early_stopping", "there would be no validation set")
             X, held, T, weights = self._hold_out(X, T, weights)
         fit = self._made_fit(comm, X, is_new or not incremental)
         self._n, self.n_iter_ = len(T), 0
         self._stopped = False
         self._best: Array | None = None
-        fit.run(X, T, weights, lambda loss: self._after_epoch(fit, loss, held) or incremental)
+        try:
+            fit.run(X, T, weights, lambda loss: self._after_epoch(fit, loss, held) or incremental)
+        except DivergenceError as error:
+            if self._best is None:
+                raise Diverged(error) from None
+            self._count(fit, np.nan, np.nan)
+            self._stopped = True
+            warnings.warn(f"{error}; the best weights stay", ConvergenceWarning, stacklevel=3)
         self._state, self._steps = fit.state, fit.position.steps
         if self._best is not None:
             fit.network.load(self._best)
@@ -131,14 +149,17 @@ class MLP(BaseEstimator):
 
     def _begin(self, comm: Any, X: Any, T: Array) -> None:
         """Weights, seed and counters of a new training."""
-        draw = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        self._seed = int(comm.broadcast(int(draw)))
         outputs = self.n_outputs_
         hidden = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=int)).tolist()
         self._widths = [X.shape[1], *hidden, outputs]
         self.n_layers_ = len(self._widths)
         self._dtype = X.dtype.name
+        random = check_random_state(self.random_state)
+        weights = draw_weights(random, self._widths, self.activation)  # those of rank 0 are used
+        self._seed = int(comm.broadcast(int(random.randint(np.iinfo(np.int32).max))))
         network = self._network()
+        for W, drawn in zip(network.weights, weights, strict=False):
+            W[:] = drawn
         self.out_activation_ = {"sigmoid": "logistic"}.get(network.output, network.output)
         self.t_, self._epochs, self._steps = 0, 0, 0
         self.loss_curve_: list[float] = []
@@ -186,7 +207,7 @@ class MLP(BaseEstimator):
             stratify=T.reshape(-1) if is_single else None,
         )
         if parts[1].shape[0] < 2:
-            what = f"{parts[1].shape[0]} rows for validation, at least 2 are needed"
+            what = f"The validation set is too small: {parts[1].shape[0]} rows"
             raise BadParameter(what, "validation_fraction", "give more of it, or more rows")
         train_weights, held_weights = (None, None) if weights is None else parts[4:]
         return parts[0], (parts[1], parts[3], held_weights), parts[2], train_weights
@@ -202,15 +223,9 @@ class MLP(BaseEstimator):
             return [self._reported(loss) + penalty, score]
 
         value, score = comm.broadcast(comm.on_first(figures))
-        self.n_iter_ += 1
-        self._epochs += 1
-        self.t_ += self._n
-        self.loss_ = value
-        self.loss_curve_.append(value)
-        if self.verbose and comm.is_first:
-            shown = "" if held is None else f", validation score = {score:f}"
-            print(f"Iteration {self.n_iter_}, loss = {value:.8f}{shown}")
-        self._note(network, value, score, held is not None)
+        if np.isnan(score):
+            raise DivergenceError("the validation score is not a number")
+        self._count(fit, value, score)
         if self.solver == "sgd" and self.learning_rate == "invscaling":
             self._set_rate(fit, self.learning_rate_init / (self.t_ + 1) ** self.power_t)
         if self._without_improvement > self.n_iter_no_change:
@@ -222,15 +237,28 @@ class MLP(BaseEstimator):
             self._without_improvement = 0
         return self.n_iter_ >= self.max_iter
 
-    def _note(self, network: "Network", loss: float, score: float, is_validated: bool) -> None:
-        """Compare an epoch with the best so far."""
-        if is_validated:
+    def _held_score(self, network: "Network", X: Any, T: Array, weights: Array | None) -> float:
+        """Accuracy or R2 of the validation set; NaN where an output is not finite."""
+        outputs = forward(network, X)
+        return self._score_of(outputs, T, weights) if np.isfinite(outputs).all() else np.nan
+
+    def _count(self, fit: "Fit", loss: float, score: float) -> None:
+        """Keep the figures of an epoch, and compare it with the best so far."""
+        self.n_iter_ += 1
+        self._epochs += 1
+        self.t_ += self._n
+        self.loss_ = loss
+        self.loss_curve_.append(loss)
+        if self.verbose and fit.comm.is_first:
+            shown = f", validation score = {score:f}" if self.early_stopping else ""
+            print(f"Iteration {self.n_iter_}, loss = {loss:.8f}{shown}")
+        if self.early_stopping:
             assert self.validation_scores_ is not None
             self.validation_scores_.append(score)
             improves = score >= self.best_validation_score_ + self.tol
             if self._best is None or score > self.best_validation_score_:
                 self.best_validation_score_ = score
-                self._best = network.vector.copy()
+                self._best = fit.network.vector.copy()
         else:
             improves = loss <= self.best_loss_ - self.tol
             self.best_loss_ = min(loss, self.best_loss_)

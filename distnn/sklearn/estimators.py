@@ -1,6 +1,6 @@
 """MLPClassifier and MLPRegressor: scikit-learn's parameters and attributes, distnn's training."""
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +9,8 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.multiclass import type_of_target, unique_labels
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from distnn.sklearn.base import MLP, forward
+from distnn.sklearn.base import MLP
 from distnn.sklearn.parameters import FLOATS, BadParameter, regression_loss_of
-
-if TYPE_CHECKING:
-    from distnn.nn.network import Network
 
 Array = NDArray[Any]
 
@@ -78,9 +75,13 @@ class MLPClassifier(ClassifierMixin, MLP):
             self.classes_, self._is_multilabel = classes, is_multilabel
             many = is_multilabel or len(classes) > 2
             self.n_outputs_ = len(classes) if many else 1
+        elif self.warm_start and not np.array_equal(classes, self.classes_):
+            what = "warm_start can only be used where `y` has the same classes as in the previous"
+            found = f"call to fit. Previously got {self.classes_}, `y` has {classes}"
+            raise BadParameter(f"{what} {found}", "y")
         elif is_multilabel != self._is_multilabel or np.setdiff1d(classes, self.classes_).size:
             what = f"has classes {classes}, which are not in {self.classes_}"
-            raise BadParameter(what, "y", "with warm_start or partial_fit they stay the same")
+            raise BadParameter(what, "y", "with partial_fit they stay the same")
         if is_multilabel:
             if np.setdiff1d(unique_labels(y), self.classes_).size:
                 raise BadParameter(f"has {y.shape[1]} labels", "y", "give as many as classes")
@@ -102,8 +103,8 @@ class MLPClassifier(ClassifierMixin, MLP):
             return self.classes_[outputs.argmax(axis=1)]
         return self.classes_[(outputs[:, 0] > 0.5).astype(int) * (len(self.classes_) - 1)]
 
-    def _held_score(self, network: "Network", X: Any, T: Array, weights: Array | None) -> float:
-        decided = self._decided(forward(network, X))
+    def _score_of(self, outputs: Array, T: Array, weights: Array | None) -> float:
+        decided = self._decided(outputs)
         given = T.astype(int) if self._is_multilabel else self.classes_[T.reshape(-1).astype(int)]
         return float(accuracy_score(given, decided, sample_weight=weights))
 
@@ -206,8 +207,8 @@ class MLPRegressor(RegressorMixin, MLP):
     def _output_and_loss(self) -> tuple[str, str]:
         return "identity", regression_loss_of(self.loss)
 
-    def _held_score(self, network: "Network", X: Any, T: Array, weights: Array | None) -> float:
-        return float(r2_score(T, forward(network, X), sample_weight=weights))
+    def _score_of(self, outputs: Array, T: Array, weights: Array | None) -> float:
+        return float(r2_score(T, outputs, sample_weight=weights))
 
     def _reported(self, loss: float) -> float:
         return loss / self.n_outputs_  # as scikit-learn: the mean over outputs, too

@@ -14,6 +14,7 @@ from distnn.data.order import epoch_order
 from distnn.errors import DistnnError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer, Rule
+from distnn.nn.products import in_use
 from distnn.parallel.comm.communicator import Communicator, mpi_of
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.watchdog.watchdog import watched
@@ -138,7 +139,7 @@ class Fit:
             size += vector_bytes(self.network, self.optimizer, self.comm, self.config)
             comm = self.comm.with_memory(size)
             memory = SharedMemory(comm)
-            with one_thread_per_rank(), closing(memory):
+            with one_thread_per_rank(in_use()), closing(memory):
                 rows = _dataset(comm, memory, self.network, X, T, weights)
                 session = Session(comm, self.network, self.optimizer, self.config)
                 try:
@@ -168,10 +169,13 @@ class Fit:
         weights: Array | None,
         after_epoch: Callable[[float], bool],
     ) -> None:
-        position, is_enough = session.position, False
+        position, n, is_enough = session.position, len(rows), False
+        starts = range(0, n, self.config.batch_size)
+        items = [float(min(self.config.batch_size, n - start)) for start in starts]
         while not is_enough:
             steps = session.begin_epoch(rows)
-            items = self._items(len(rows), weights, position.epoch)
+            if weights is not None:
+                items = self._total_weights(weights, position.epoch)
             while position.step < steps:
                 self.optimizer.items = items[position.step]
                 session.step(rows, steps)
@@ -179,12 +183,11 @@ class Fit:
             is_enough = after_epoch(loss)
         session.check_finite()
 
-    def _items(self, n: int, weights: Array | None, epoch: int) -> list[float]:
+    def _total_weights(self, weights: Array, epoch: int) -> list[float]:
         """What the gradients of each batch of an epoch are divided by."""
-        starts = np.arange(0, n, self.config.batch_size)
-        if weights is None:
-            return np.diff(starts, append=n).astype(float).tolist()
-        order = epoch_order(n, self.config.seed, epoch) if self.config.shuffle else slice(None)
+        n, config = len(weights), self.config
+        order = epoch_order(n, config.seed, epoch) if config.shuffle else slice(None)
+        starts = np.arange(0, n, config.batch_size)
         return np.add.reduceat(weights[order].astype(float), starts).tolist()
 
     def _must_agree(self, X: Any, T: Array, weights: Array | None) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """The parameters of the estimators: what may be given, and what it means to distnn."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distnn.checks import LARGEST_COUNT, LARGEST_SEED, choice, number, shown
 from distnn.config.options import ACTIVATIONS, MOST_SLICES, OPTIMIZERS
-from distnn.errors import InputError
+from distnn.errors import DivergenceError, InputError
 from distnn.nn.optimizers import OPTIMIZERS as RULES
 from distnn.nn.optimizers import SGD, Adam, Momentum, Nesterov, Optimizer
 
@@ -27,6 +29,14 @@ class BadParameter(InputError, ValueError):
     """A parameter or array that cannot be used, as scikit-learn reports one."""
 
 
+class Diverged(DivergenceError, ValueError):
+    """A training that diverged, as scikit-learn reports one."""
+
+    def __init__(self, error: DivergenceError) -> None:
+        what = "Solver produced non-finite parameter weights. The input data may contain large"
+        super().__init__(f"{what} values and need to be preprocessed. {error}")
+
+
 def check_parameters(estimator: Any) -> None:
     """Check what was given to the constructor; raises a BadParameter that names it."""
     try:
@@ -42,6 +52,24 @@ def check_parameters(estimator: Any) -> None:
 def activation_of(name: str) -> str:
     """A hidden layer's activation as distnn calls it: scikit-learn says logistic for sigmoid."""
     return "sigmoid" if name == "logistic" else name
+
+
+def draw_weights(
+    random: np.random.RandomState, widths: Sequence[int], activation: str
+) -> list[NDArray[np.float64]]:
+    """The weights (1 + n_in, n_out) of each layer that scikit-learn starts with, row 0 the bias.
+
+    U(-r, r), r = sqrt(6 / (n_in + n_out)), or sqrt(2 / ...) with logistic (Glorot and Bengio 2010).
+    None at all for an activation that scikit-learn has not: distnn draws its own.
+    """
+    if activation not in ("identity", "logistic", "tanh", "relu"):
+        return []
+    weights = []
+    for n_in, n_out in pairwise(widths):
+        r = np.sqrt((2 if activation == "logistic" else 6) / (n_in + n_out))
+        W = random.uniform(-r, r, (n_in, n_out))
+        weights.append(np.vstack([random.uniform(-r, r, n_out), W]))
+    return weights
 
 
 def regression_loss_of(name: str) -> str:

@@ -8,6 +8,7 @@ watchdog are those of `Trainer`; the two differ in what computes the gradient of
 import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -23,7 +24,7 @@ from distnn.parallel.comm.communicator import Communicator, communicator_of, mpi
 from distnn.parallel.comm.shared_memory import SharedMemory, needed_bytes
 from distnn.parallel.reduction.exchange import Exchange
 from distnn.parallel.reduction.partition import slice_rows
-from distnn.parallel.reduction.wire import Wire
+from distnn.parallel.reduction.wire import CHUNK, Wire
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
 from distnn.training.consistency import agreed
@@ -134,14 +135,14 @@ class GradientTrainer:
         with ExitStack() as stack:
             with agreed(mpi_of(self.comm), "GradientTrainer.fit", seconds, None, values):
                 stack.enter_context(watched(self.comm, ends_job=self.on_failure == "abort"))
-            model = FlatVector(self.theta)
             needed = needed_bytes([order_spec(self.n)])
-            needed += vector_bytes(cast(Network, model), self.optimizer, self.comm, self.config)
+            model = cast(Network, FlatVector(self.theta))
+            needed += vector_bytes(model, self.optimizer, self.comm, self.config)
             comm = self.comm.with_memory(needed)
             try:
                 comm.on_first(lambda: self._open(epochs))
                 with one_thread_per_rank():
-                    return self._run(comm, model, epochs)
+                    return self._run(comm, epochs)
             finally:
                 self._stop = 0
                 if self._files is not None:
@@ -151,22 +152,28 @@ class GradientTrainer:
         """Ask for a stop at the next step boundary; any rank may, all ranks stop together."""
         self._stop = 1
 
-    def _run(self, comm: Communicator, model: "FlatVector", epochs: int) -> list[Record]:
+    def open_session(self, comm: Communicator) -> Session:
+        """See `Trainer.open_session`; theta is written when it is closed."""
+
+        def make_work(vector: Any, exchange: Exchange, items: int, observe: None) -> OwnWork:
+            return OwnWork(self.gradient, exchange, items)
+
+        model = cast(Network, FlatVector(self.theta))
+        session = Session(comm, model, self.optimizer, self.config, make_work)
+        session.start(self.theta)
+        if self.position.steps:
+            session.restore(self._state, self.position)
+        return session
+
+    def _run(self, comm: Communicator, epochs: int) -> list[Record]:
         files = self._files
         position = comm.broadcast(comm.on_first(lambda: files and files.position()))
         if position is not None:
             self.position = Position(**position)
             if files is not None:
-                model.vector[:], self._state = files.vectors()
+                self.theta[:], self._state = files.vectors()
         until = self._until = min(self._until, self.position.epoch) + epochs
-
-        def make_work(vector: Any, exchange: Exchange, items: int, observe: None) -> OwnWork:
-            return OwnWork(self.gradient, exchange, items)
-
-        session = Session(comm, cast(Network, model), self.optimizer, self.config, make_work)
-        session.start(model.vector)
-        if self.position.steps:
-            session.restore(self._state, self.position)
+        session = self.open_session(comm)
         if (self.position.epoch, self.position.step) > (until, 0):
             files = None  # the run is further than this fit goes
 
@@ -177,7 +184,7 @@ class GradientTrainer:
         with session.closing(self._keep):  # which writes into self.theta
             comm.on_first(begin)
             comm.status.stop = self.request_stop
-            rows = cast(Dataset, _Numbers(self.n))
+            rows = cast(Dataset, Numbers(self.n))
             loop = Loop(session, rows, None, until, cast(Any, files), lambda: self._stop)
             records = loop.run()
             if files is not None:
@@ -239,7 +246,7 @@ class FlatVector:
         self.vector = vector
 
 
-class _Numbers:
+class Numbers:
     """Rows that are their numbers; the caller's function has what belongs to them."""
 
     def __init__(self, n: int) -> None:
@@ -275,13 +282,18 @@ class _Call:
     """The caller's function on one slice, in place of a forward and a backward pass."""
 
     def __init__(
-        self, gradient: Gradient, exchange: Exchange, wire: Wire, out: Array, sums: Any
+        self,
+        function: Callable[[NDArray[np.intp]], tuple[float, ArrayLike]],
+        exchange: Exchange,
+        wire: Wire,
+        out: Array,
+        sums: Any,
     ) -> None:
-        self._function, self._exchange, self._out, self._sums = gradient, exchange, out, sums
-        self._wire = wire
-        self._theta = exchange.weights.view()
-        self._theta.flags.writeable = False
-        self._blocks: list[Any] = []
+        self._function, self._exchange, self._wire, self._out = function, exchange, wire, out
+        parts = [slice(lo, lo + CHUNK) for lo in range(0, len(out), CHUNK)]
+        self._parts = [
+            (part, out[part], [(left[part], right[part]) for left, right in sums]) for part in parts
+        ]
         self._gradient: Array = out
 
     def forward(
@@ -291,7 +303,7 @@ class _Call:
         if before_weights is not None:
             before_weights(1, 0)
         with np.errstate(all="warn"):  # as if it were called without distnn
-            loss, gradient = self._function(self._theta, rows)
+            loss, gradient = self._function(rows)
         found = np.asarray(gradient)
         if found.shape != self._out.shape:
             what = f"has shape {found.shape}, theta {self._out.shape}"
@@ -300,12 +312,17 @@ class _Call:
         return float(loss)
 
     def run(self, scale: Array, after_gradient: Any) -> None:
-        """The gradient of the mean into its vector, and the sums that follow from it."""
-        np.multiply(self._gradient, scale, out=self._out, casting="same_kind")
+        """The gradient of the mean into its vector, and the sums that follow from it.
+
+        Part by part: what is added up is still in the cache.
+        """
+        gradient, wire = self._gradient, self._wire
+        for part, out, sums in self._parts:
+            np.multiply(gradient[part], scale, out, casting="same_kind")
+            wire.round(out)
+            for left, right in sums:
+                wire.add(left, right, left)
         self._gradient = self._out
-        self._wire.round(self._out)
-        for left, right in self._sums:
-            self._wire.add(left, right, left)
         if after_gradient is not None:
             row_ends, _ = self._exchange.layout.grids[0]
             for block in range(len(row_ends)):
@@ -316,7 +333,9 @@ class OwnWork:
     """The slices of this rank, each a call of the caller's function; see `SliceWork`."""
 
     def __init__(self, gradient: Gradient, exchange: Exchange, items: int) -> None:
-        self._gradient, self._exchange = gradient, exchange
+        theta = exchange.weights.view()  # the same object at every call
+        theta.flags.writeable = False
+        self._function, self._exchange = partial(gradient, theta), exchange
         self._wire = exchange.layout.make_wire()
         self._work: dict[int, list[tuple[list[_Stack], _Call, bool]]] = {}
 
@@ -330,7 +349,7 @@ class OwnWork:
         exchange = self._exchange
         vectors = exchange.vectors
         sums = [(vectors[left], vectors[right]) for left, right in task.additions]
-        call = _Call(self._gradient, exchange, self._wire, vectors[task.vector], sums)
+        call = _Call(self._function, exchange, self._wire, vectors[task.vector], sums)
         lo, hi = slice_rows(task.slice, exchange.layout.slices, items)
         numbers = np.empty(hi - lo, np.intp)
         stack = _Stack(

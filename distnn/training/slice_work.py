@@ -25,6 +25,10 @@ from distnn.parallel.reduction.wire import Wire
 STACK = 8
 """Slices that go through a pass together: they need the memory of so many slices' activations."""
 
+TOGETHER = 1 << 20
+"""Bytes of their gradients up to which slices have them in one array, which a core's cache holds:
+one product makes all of a layer, and one addition all sums of a level of the tree."""
+
 Observer = Callable[[Product, int, int], Product]
 
 
@@ -116,7 +120,8 @@ class SliceWork:
             for number, part in enumerate(work):
                 first = number * STACK
                 count = min(STACK, len(self._exchange.tasks) - first)
-                part.backward.product, part.backward.add = product_of_slices, add
+                part.backward.product = product if part.backward.takes_stacks else product_of_slices
+                part.backward.add = add
                 if self._observe is not None:
                     part.backward.product = self._observe(product_of_slices, first, count)
 
@@ -142,6 +147,8 @@ class SliceWork:
             stacks.append(stack)
             factors |= zip(numbers, _of_slices(stack), strict=True)
         shares = [self._share(task, factors[task.slice]) for task in tasks]
+        if len(stacks) == 1 and self._make_a_node(tasks):
+            shares = [self._share_of_all(tasks, stacks[0])]
         is_last = tasks[-1] is self._exchange.tasks[-1]
         return Work(stacks, BackwardPass([stack.run for stack in stacks], shares), is_last)
 
@@ -169,6 +176,26 @@ class SliceWork:
         of = self._gradients
         sums = [(of[left], of[right], of[left]) for left, right in task.additions]
         return Share(factors, of[task.vector], sums)
+
+    def _make_a_node(self, tasks: Sequence[tree.SliceTask]) -> bool:
+        """Whether some slices are added up level by level, to one vector, in little memory."""
+        k, network, is_exact = len(tasks), self._network, self._exchange.layout.wire == "float32"
+        if k & (k - 1) or k == 1 or self._observe is not None or not is_exact:
+            return False
+        alone = [task._replace(slice=task.slice - tasks[0].slice) for task in tasks]
+        is_small = k * network.size * network.dtype.itemsize <= TOGETHER
+        return is_small and alone == tree.slice_tasks(0, k, k)[0]
+
+    def _share_of_all(self, tasks: Sequence[tree.SliceTask], stack: Stack) -> Share:
+        """The gradients of k = 2^j slices, and their sum: T(0, k) halves what is left j times."""
+        of, k = self._network.views, len(tasks)
+        vectors = np.zeros((k, self._network.size), self._network.dtype)
+        sums = []
+        for apart in (1 << level for level in range(k.bit_length() - 2)):
+            left, right = vectors[:: 2 * apart], vectors[apart :: 2 * apart]
+            sums.append((of(left), of(right), of(left)))
+        sums.append((of(vectors[0]), of(vectors[k // 2]), self._gradients[tasks[0].vector]))
+        return Share(stack.run.factors(stack.A0), of(vectors), sums)
 
 
 def _rounded(product: Product, wire: Wire) -> Product:

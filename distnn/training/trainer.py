@@ -14,7 +14,7 @@ from distnn.config.options import TrainConfig
 from distnn.errors import InputError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
-from distnn.nn.products import slow_precision_message
+from distnn.nn.products import in_use, slow_precision_message
 from distnn.parallel.comm.communicator import Communicator, communicator_of, mpi_of
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.comm.status import STALL_TIMEOUT
@@ -298,7 +298,7 @@ class Trainer:
         needed += arrays.bytes(self.comm, self.network) + shared_at_end(self.network, 0)
         comm = self.comm.with_memory(needed)
         memory = SharedMemory(comm)
-        with one_thread_per_rank(), closing(memory):
+        with one_thread_per_rank(in_use()), closing(memory):
             data = arrays.load(comm, memory, self.network, self.config, self._framed)
             try:
                 comm.on_first(lambda: self._open_files(epochs))

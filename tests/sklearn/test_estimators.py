@@ -76,6 +76,21 @@ def test_one_step_is_that_of_scikit_learn(alpha: float, weighted: bool) -> None:
         assert_allclose(ours.intercepts_[l], theirs.intercepts_[l], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+def test_without_shuffling_a_training_is_that_of_scikit_learn(activation: str, solver: str) -> None:
+    """From the same random state, for 40 steps: the last batch of an epoch is a short one."""
+    options = {"activation": activation, "solver": solver, "alpha": 0.0, "shuffle": False}
+    ours, theirs = (
+        kind((16,), **options, batch_size=64, max_iter=8, random_state=3).fit(
+            DIGITS[:300], LABELS[:300]
+        )
+        for kind in (MLPClassifier, Theirs)
+    )
+    assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-10)
+    assert_allclose(ours.predict_proba(DIGITS), theirs.predict_proba(DIGITS), rtol=1e-8)
+
+
 def test_digits_are_learned_as_well_as_by_scikit_learn() -> None:
     scores = [
         kind(hidden_layer_sizes=(32,), max_iter=30, batch_size=64, random_state=0)
@@ -138,8 +153,10 @@ def test_warm_start_goes_on_from_the_weights() -> None:
     first = model.loss_
     assert model.fit(DIGITS[:300], LABELS[:300]).loss_ < first
     assert len(model.loss_curve_) == 16
-    with pytest.raises(ValueError, match="has classes"):
+    with pytest.raises(ValueError, match="the same classes"):
         model.fit(DIGITS[:4], ["a", "b", "a", "b"])
+    with pytest.raises(ValueError, match="not in classes"):
+        MLPClassifier().partial_fit([[3, 2], [1, 6]], [1, 0], classes=[2])
 
 
 def test_sparse_rows_give_the_weights_of_dense_ones() -> None:

@@ -28,7 +28,11 @@ SETTINGS = [
     MLPClassifier(**SMALL, random_state=0, early_stopping=True),
     MLPClassifier(**SMALL, random_state=0, solver="sgd", learning_rate="adaptive", tol=1.0),
     MLPRegressor(**SMALL, random_state=0, alpha=1.0),
-]
+    MLPRegressor(  # diverges in the second epoch, and keeps the weights of the first
+        **SMALL, random_state=0, activation="identity", solver="sgd", learning_rate_init=1.0,
+        early_stopping=True,
+    ),
+]  # fmt: skip
 
 
 def weights(model: Any) -> bytes:
