@@ -48,7 +48,7 @@ def all_results(tmp_path: Path, data: Path, flags: str, turn: int) -> list[dict[
     return results
 
 
-@pytest.mark.parametrize(("turn", "flags"), enumerate(CASES.values()), ids=CASES.keys())
+@pytest.mark.parametrize(("turn", "flags"), list(enumerate(CASES.values())), ids=CASES.keys())
 def test_classification_has_the_same_bits_on_any_number_of_ranks(
     tmp_path: Path, turn: int, flags: str
 ) -> None:
