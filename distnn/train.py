@@ -142,8 +142,8 @@ def summary_text(summary: dict[str, Any], directory: str) -> str:
     measures = "\n".join(filter(None, lines))
     noise = summary.get("noise_scale")
     advice = (
-        f"gradient noise scale {noise:.0f} items in the last epoch: batches well above it save few "
-        "steps (distnn/nn/optimizers/README.md)\n"
+        f"gradient noise scale {noise:.0f} items, the median of the epochs: batches well above it "
+        "save few steps (distnn/nn/optimizers/README.md)\n"
         if noise is not None
         else ""
     )

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import secrets
+import statistics
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -261,8 +262,11 @@ class RunFiles(RunWriter):
         Raises:
             DistnnError: no space, no permission.
         """
-        last = metrics.read(self.directory.metrics)[-1:]
-        measures = {key: value for record in last for key, value in record.items()}
+        records = metrics.read(self.directory.metrics)
+        measures = {key: value for record in records[-1:] for key, value in record.items()}
+        if (scales := [one.get("noise_scale") for one in records]) and "noise_scale" in measures:
+            known = [scale for scale in scales if scale is not None]
+            measures["noise_scale"] = statistics.median(known) if known else None
         for key in ("epoch", "step", "learning_rate"):
             measures.pop(key, None)
         seconds = time.perf_counter() - started

@@ -8,7 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ def read(path: Path) -> tuple[Finals, Timings]:
         if record.get("diverged"):
             continue
         if cell.stage == "final":
-            finals[cell.budget, cell.optimizer, cell.batch].append(record)
+            name = cell.optimizer + (", short warm-up" if cell.recipe == "short" else "")
+            finals[cell.budget, name, cell.batch].append(record)
         elif cell.stage == "timing":
             timings[cell.optimizer, cell.ranks][cell.batch] = record["seconds"] / record["steps"]
     return finals, timings
@@ -85,9 +86,8 @@ def tables(finals: Finals, timings: Timings, target: float, gigabits: float) -> 
         by[f"Epochs to {target:g}"][name][batch] = (
             "not reached" if epochs is None else f"{epochs:.1f}"
         )
-        noise = [one["noise_scale"][-1] for one in records]
-        known = [value for value in noise if value is not None]
-        by["Noise scale, last epoch"][name][batch] = f"{mean(known):.0f}" if known else "-"
+        known = [value for one in records for value in one["noise_scale"] if value is not None]
+        by["Noise scale, median of epochs"][name][batch] = f"{median(known):.0f}" if known else "-"
         if epochs is None:
             continue
         steps = epochs * records[0]["steps"] / len(records[0]["score"])

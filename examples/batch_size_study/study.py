@@ -32,6 +32,7 @@ BASE = 64  # the batch size that rates are given for
 SLICES = 8
 RECIPES: dict[str, dict[str, Any]] = {
     "warmup": {"warmup_epochs": 2.0, "schedule": "cosine"},  # the usual of large batches
+    "short": {"warmup_epochs": 0.5, "schedule": "cosine"},  # where an epoch has few steps
 }
 
 
@@ -167,20 +168,24 @@ class Results:
 
 
 def settings(
-    grid: Grid, budgets: list[str], names: list[str], items: int
+    grid: Grid, budgets: list[str], names: list[str], recipes: list[str], items: int
 ) -> Iterator[tuple[str, str, str, int]]:
     """Budget, optimizer, recipe and batch size of all cells."""
     for budget in budgets:
         for name in names:
-            for recipe in RECIPES:
+            for recipe in recipes:
                 for batch in grid.batches:
                     if batch <= items:
                         yield budget, name, recipe, batch
 
 
-def study(data: Data, grid: Grid, budgets: list[str], names: list[str], results: Results) -> None:
+def study(
+    data: Data, grid: Grid, budgets: list[str], names: list[str], recipes: list[str],
+    results: Results,
+) -> None:  # fmt: skip
     """The search, and with the best rate of each setting the measured trainings."""
-    for budget, name, recipe, batch in settings(grid, budgets, names, len(data.part[0])):
+    items = len(data.part[0])
+    for budget, name, recipe, batch in settings(grid, budgets, names, recipes, items):
 
         def score(rate: float, setting: tuple[Any, ...] = (budget, name, recipe, batch)) -> float:
             found = results.of(Cell(*setting, rate, grid.seeds[0], "search"), data, grid)
@@ -216,10 +221,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--optimizers", nargs="+", default=list(OPTIMIZERS), choices=OPTIMIZERS)
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), choices=BUDGETS)
+    parser.add_argument("--recipes", nargs="+", default=["warmup"], choices=RECIPES)
+    parser.add_argument("--batches", nargs="+", type=int, help="some of the grid's")
     parser.add_argument("--grid", choices=GRIDS, default="full", help="how much is trained")
     parser.add_argument("--timing", action="store_true", help="seconds per step, on these ranks")
     given = parser.parse_args()
     comm, grid = MPI.COMM_WORLD, GRIDS[given.grid]
+    grid = grid._replace(batches=tuple(given.batches or grid.batches))
     if comm.size > 1 and not given.timing:
         parser.error("several ranks are for --timing: they give the same accuracy")
     given.results.mkdir(parents=True, exist_ok=True)
@@ -229,7 +237,7 @@ def main() -> None:
     if given.timing:
         time_steps(data, grid, given.optimizers, results, comm.size)
     else:
-        study(data, grid, given.budgets, given.optimizers, results)
+        study(data, grid, given.budgets, given.optimizers, given.recipes, results)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@
 The model, with n weights, B items, P ranks on N nodes, R = P / N ranks on each:
 
     compute  =  items(P) * flops per item / product speed * max(1, ranks per core)
-    sum      =  4 n (R + 3) / R / memory bandwidth           sharded: each rank sums its part
-    link     =  (2 N - 3) / (N - 1) * 4 n / bandwidth        each way over the first node's
-                + 2 latency                                  sharded: 2 (N - 1) / N; 1 if N = 2
+    sum      =  4 n (R + 3) / R / memory bandwidth           each rank sums its part
+    link     =  2 (N - 1) / N * 4 n / bandwidth + 2 latency  each way over every node's
     step     =  max(compute + sum, link)                     it travels beside the passes
 """
 
@@ -53,7 +52,7 @@ def step_time(layers: list[int], batch: int, ranks: int, nodes: int, of: Constan
     busy = (items * flops / of.product + 4 * n * (own + 3) / own / of.memory) * crowd
     if nodes == 1:
         return busy
-    gradients = (2 * nodes - 3) / (nodes - 1)
+    gradients = 2 * (nodes - 1) / nodes
     return max(busy, gradients * 4 * n / of.bandwidth + 2 * of.latency)
 
 

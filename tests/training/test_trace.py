@@ -76,6 +76,7 @@ def test_a_full_record_ends_with_a_whole_step(monkeypatch: pytest.MonkeyPatch) -
 def test_what_cannot_be_written_is_said_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("perfetto", reason="pip install perfetto")
     path = tmp_path / "there"
     config = TrainConfig(trace=str(path))
     assert checked(config) is config
