@@ -114,8 +114,13 @@ def plot(finals: Finals, target: float, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, (epochs, steps, reach) = pyplot.subplots(1, 3, figsize=(16, 5), layout="constrained")
-    for number, name in enumerate(dict.fromkeys(name for _, name, _ in finals)):
+    names = list(dict.fromkeys(name for _, name, _ in finals))
+    rules = list(dict.fromkeys(name.partition(",")[0] for name in names))
+    for name in names:
+        rule, _, recipe = name.partition(",")
+        number = rules.index(rule)
         style = {"marker": "osD^vP*X"[number % 8], "color": f"C{number % 10}", "label": name}
+        style["linestyle"] = "--" if recipe else "-"
         for budget, axes in (("epochs", epochs), ("steps", steps)):
             found = {b: r for (kind, n, b), r in finals.items() if (kind, n) == (budget, name)}
             batches = sorted(found)
