@@ -116,8 +116,8 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
         config = dataclasses.replace(config, slices=slices)
         options, preparation = table_options(config), files.preparation()
         which = config.data, config.test_data, config.target
-        learnt = rows_to_learn_from(config)
-        source = open_data(*which, options, preparation, config.window, learnt)
+        learnt_from = rows_to_learn_from(config)
+        source = open_data(*which, options, preparation, config.window, learnt_from)
         loader = Loader.open(source, config, open_validation(config, source.train))
         loader.scaled_as = files.scaled_as(config)
         config = resolve(config, loader.shape())

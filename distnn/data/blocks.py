@@ -11,7 +11,7 @@ import numpy as np
 
 from distnn.data.folder import Folder
 from distnn.data.parquet import ParquetTable
-from distnn.data.preparation import Preparation, Told
+from distnn.data.preparation import Preparation, Unfamiliar
 from distnn.data.rows import Array, place_of
 from distnn.data.sliced import Sliced
 from distnn.data.table import Table, missing
@@ -132,7 +132,9 @@ class TableBlocks(Blocks):
         file, group = self._groups[block]
         start, k, m = self._starts[block], len(self._features), len(self._targets)
         for columns in file.group(group, [*self._features, *self._targets, *self._weights]):
-            x = self._preparation.transform(self._table, self._features, columns[:k], start, Told())
+            x = self._preparation.transform(
+                self._table, self._features, columns[:k], start, Unfamiliar()
+            )
             y = self._checked(columns[k : k + m], start)
             yield Piece(start, x, y, columns[-1] if self._weights else None)
             start += len(x)

@@ -87,18 +87,19 @@ class Roles:
         return cls(features, targets, weight, categorical)
 
 
-Learnt = Callable[["Part"], Array]
+RowChoice = Callable[["Part"], Array]
+"""Gives, for a part with n rows, which of them (n,) are chosen, as bool."""
 
 
 def training_part(
-    table: Table, target: str | None, options: TableOptions, learnt: Learnt | None = None
+    table: Table, target: str | None, options: TableOptions, learnt_from: RowChoice | None = None
 ) -> Part:
     """A table to train on; its preparation is learnt from it.
 
     Args:
         target: its columns, joined by commas; None: the last one.
-        learnt: of the part with all rows, which of them (n,) the preparation is learnt from, at the
-            cost of a second pass; None: from all.
+        learnt_from: chooses, of the part with all rows, those that the preparation is learnt from,
+            at the cost of a second pass; None: all.
 
     Raises:
         InputError: a column is missing, or cannot be used as it is asked for.
@@ -107,9 +108,9 @@ def training_part(
     wanted, how = [*of.targets, *of.weight], (of.categorical, options.impute)
     found = scan(table, of.features, wanted, *how)
     part = _part(table, of.features, of.targets, of.weight, found, found.preparation, False)
-    if learnt is None:
+    if learnt_from is None:
         return part
-    some = scan(table, of.features, (), *how, learnt(part))
+    some = scan(table, of.features, (), *how, learnt_from(part))
     x = some.preparation.rows(table, of.features, found.rows)
     names = tuple(some.preparation.features) if some.preparation.named else None
     return replace(part, x=x, feature_names=names, preparation=some.preparation, notes=some.notes)

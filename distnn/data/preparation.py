@@ -60,7 +60,7 @@ class Column:
 
 
 @dataclass
-class Told:
+class Unfamiliar:
     """What a pass over a table met that the training set had not, for one line."""
 
     unseen: Counter[str] = field(default_factory=Counter)
@@ -151,7 +151,7 @@ class Preparation:
         source = self.sources
 
         def chunks() -> Iterator[Array]:
-            start, met = 0, Told()
+            start, met = 0, Unfamiliar()
             for block in table.blocks(places):
                 yield self.transform(table, places, block, start, met)
                 start += len(block[0])
@@ -168,7 +168,7 @@ class Preparation:
         return Rows((n, self.width), np.dtype(np.float64), chunks, table.where, place)
 
     def transform(
-        self, table: Table, places: Sequence[int], block: list[Array], start: int, met: Told
+        self, table: Table, places: Sequence[int], block: list[Array], start: int, met: Unfamiliar
     ) -> Array:
         """A block of raw columns as features (b, width), not scaled yet.
 
@@ -226,7 +226,7 @@ def as_numbers(values: Array) -> Array:
     return np.array([np.nan if value is None else float(value) for value in values])
 
 
-def _numbers(column: Column, values: Array, out: Array, met: Told) -> None:
+def _numbers(column: Column, values: Array, out: Array, met: Unfamiliar) -> None:
     """A column of numbers as out (b, 1 or 2)."""
     values = as_numbers(values)
     gaps = missing(values)
@@ -243,7 +243,7 @@ def _numbers(column: Column, values: Array, out: Array, met: Told) -> None:
         met.filled[column.name] += int(gaps.sum())
 
 
-def _one_hot(column: Column, values: Array, out: Array, met: Told) -> None:
+def _one_hot(column: Column, values: Array, out: Array, met: Unfamiliar) -> None:
     """A column of categories as out (b, width)."""
     index = {category: k for k, category in enumerate(column.categories)}
     gap = len(index) if column.gaps else -1

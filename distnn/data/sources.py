@@ -11,7 +11,7 @@ from distnn.data.folder import is_table, open_table
 from distnn.data.idx import idx_files, idx_pair, idx_rows
 from distnn.data.npz import Npz, npy_file_rows
 from distnn.data.options import TableOptions
-from distnn.data.part import Learnt, Part, feature_rows, like_part, training_part
+from distnn.data.part import Part, RowChoice, feature_rows, like_part, training_part
 from distnn.data.preparation import Preparation
 from distnn.data.rows import Array, Rows
 from distnn.data.sliced import Store, is_store, open_store
@@ -42,7 +42,7 @@ def open_data(
     options: TableOptions = NO_OPTIONS,
     preparation: Preparation | None = None,
     window: int | None = 0,
-    learnt: Learnt | None = None,
+    learnt_from: RowChoice | None = None,
 ) -> Source:
     """Open a data set for training.
 
@@ -54,7 +54,7 @@ def open_data(
         options: of tables.
         preparation: of a run that goes on; None: it is learnt from the training set.
         window: see `streams.stream`; 0: the training set is to be held in memory.
-        learnt: see `training_part`.
+        learnt_from: see `training_part`.
 
     Raises:
         InputError: the file, or what it holds, cannot be used.
@@ -64,7 +64,7 @@ def open_data(
         train = stream(_existing(path, target), target, options, preparation, window)
     replaced, test = test_path is not None, None
     if train is None:
-        train, test = _open_parts(path, target, replaced, options, preparation, learnt)
+        train, test = _open_parts(path, target, replaced, options, preparation, learnt_from)
     elif not replaced and is_store(file := Path(path)):
         test = _store_test(*open_store(file, target), options.weight)
     if test_path is not None:
@@ -174,14 +174,14 @@ def _open_parts(
     replaced: bool,
     options: TableOptions,
     preparation: Preparation | None,
-    learnt: Learnt | None,
+    learnt_from: RowChoice | None,
 ) -> tuple[Part, Part | None]:
     """Training part and test part, which is left out if another one replaces it."""
     file = _existing(path, target)
     if is_table(file):
         table = open_table(file, options.delimiter)
         if preparation is None:
-            return training_part(table, target, options, learnt), None
+            return training_part(table, target, options, learnt_from), None
         return like_part(table, preparation, target, None, options, logs=False), None
     if options.named:
         what = f"{path} is no table, and has no columns with names"

@@ -176,14 +176,7 @@ def newest(directory: Path, skipped: Callable[[CheckpointError], None]) -> Check
 
 
 def find(directory: Path, which: str) -> Path:
-    """The path that ``latest``, ``best``, ``auto`` or a path of the user's means; it may not exist.
-
-    ``auto`` is the best one where a validation set chose it, else the latest.
-    """
-    if which == AUTO:
-        latest = find(directory, LATEST)
-        watched = read(latest).meta.get("watch") or {"value": None}
-        return latest if watched["value"] is None else find(directory, BEST)
+    """The path that ``latest``, ``best`` or a path of the user's means; it may not exist."""
     if which == BEST:
         return directory / (BEST + SUFFIX)
     if which != LATEST:
@@ -192,6 +185,16 @@ def find(directory: Path, which: str) -> Path:
     if not paths:
         raise CheckpointError("holds no checkpoint", str(directory), "train first")
     return paths[0]
+
+
+def chosen(directory: Path, which: str) -> Checkpoint:
+    """What `find` finds, or for ``auto`` the best one where a validation set chose it, else the
+    latest; raises CheckpointError."""
+    if which != AUTO:
+        return read(find(directory, which))
+    latest = read(find(directory, LATEST))
+    watched = latest.meta.get("watch") or {"value": None}
+    return latest if watched["value"] is None else read(find(directory, BEST))
 
 
 def mark_best(path: Path) -> Path:

@@ -41,11 +41,12 @@ def open_validation(config: TrainConfig, train: "Part") -> "Part | float | None"
     return part
 
 
-def measured_part(config: TrainConfig, preparation: "Preparation | None") -> "tuple[Part, str]":
-    """Rank 0: what a run's results are measured on, opened anew, and what it is.
+def measured_part(config: TrainConfig, preparation: "Preparation | None") -> "tuple[Part, bool]":
+    """Rank 0: what a run's results are measured on, opened anew.
 
     Returns:
-        The test set, or without one the validation set; its targets are not checked. Their name.
+        The test set, or without one the validation set; its targets are not checked. Whether it is
+        the test set.
 
     Raises:
         InputError: there is neither.
@@ -55,14 +56,18 @@ def measured_part(config: TrainConfig, preparation: "Preparation | None") -> "tu
     options = table_options(config)
     source = open_data(config.data, config.test_data, config.target, options, preparation)
     if source.test is not None:
-        return source.test, "test set"
+        return source.test, True
     validation = open_validation(config, source.train)
     if isinstance(validation, float):
-        targets = targets_of(source.train, config)
-        validation = rows_of(source.train, held_rows(targets, validation, config.seed))
+        held = held_rows(targets_of(source.train, config), validation, config.seed)
+        validation = rows_of(source.train, held)
     if validation is None:
-        raise InputError("has neither a test nor a validation set", config.data, "give --data")
-    return validation, "validation set"
+        raise InputError(
+            "has neither a test nor a validation set",
+            config.data,
+            "measure another set: evaluate --data",
+        )
+    return validation, False
 
 
 def rows_to_learn_from(config: TrainConfig) -> "Callable[[Part], NDArray[np.bool_]] | None":

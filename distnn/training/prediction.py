@@ -69,13 +69,13 @@ class Trained:
         """Load the network of a run.
 
         Args:
-            which: of `checkpoint.find`.
+            which: of `checkpoint.chosen`.
 
         Raises:
             InputError: there is none, or it is damaged or not one of a training run.
         """
         directory = RunDirectory(run_dir)
-        return cls.of(checkpoint.read(checkpoint.find(directory.checkpoints, which)))
+        return cls.of(checkpoint.chosen(directory.checkpoints, which))
 
     @classmethod
     def of(cls, found: Checkpoint) -> "Trained":

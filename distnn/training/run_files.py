@@ -209,12 +209,9 @@ class RunFiles(RunWriter):
         self._record = {}
         for line in filter(None, (kernels_message(here), *start_messages(self._meta, recorded))):
             log.warning("%s", line)
-        if self.checkpoint is not None:
-            log.info(
-                "resumed at step %d, in epoch %d",
-                session.position.steps,
-                session.position.epoch + 1,
-            )
+        position = session.position
+        if self.checkpoint is not None and position.epoch < config.epochs:
+            log.info("resumed at step %d, in epoch %d", position.steps, position.epoch + 1)
         self.checkpoint = None
 
     def epoch_done(self, record: Mapping[str, Any], seconds: float, items: int) -> None:
@@ -264,8 +261,8 @@ class RunFiles(RunWriter):
         """
         records = metrics.read(self.directory.metrics)
         measures = {key: value for record in records[-1:] for key, value in record.items()}
-        if (scales := [one.get("noise_scale") for one in records]) and "noise_scale" in measures:
-            known = [scale for scale in scales if scale is not None]
+        if "noise_scale" in measures:  # that of the last epochs grows without bound
+            known = [one["noise_scale"] for one in records if one.get("noise_scale") is not None]
             measures["noise_scale"] = statistics.median(known) if known else None
         for key in ("epoch", "step", "learning_rate"):
             measures.pop(key, None)
@@ -285,17 +282,18 @@ class RunFiles(RunWriter):
             "samples_per_second": self.samples_per_second,
             "fingerprints": self._meta["fingerprints"],
         }
-        self.finish_trackers("finished", summary)
         if items == 0:
             summary |= self._rates_before()
             if self._is_finished(summary):
                 log.warning("%s: the run is finished, nothing was left to do", self.directory)
+                self.finish_trackers("finished", summary)
                 return summary | {"samples_per_second": None}
         try:
             metrics.write_summary(self.directory.summary, summary)
         except OSError as error:
             what = f"{self.directory.summary}: cannot be written: {reason(error)}"
             raise DistnnError(f"training is done and saved, but {what}") from error
+        self.finish_trackers("finished", summary)
         return summary
 
     def record_end(self, outcome: str, error: DistnnError) -> None:

@@ -13,7 +13,7 @@ from distnn.run.background import BackgroundWriter
 from distnn.run.directory import RunDirectory
 from distnn.run.position import Position
 from distnn.run.progress import Progress
-from distnn.run.trackers import Run, Tracker, Trackers, loaded
+from distnn.run.trackers import SECONDS, Run, Tracker, Trackers, loaded
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,8 @@ class RunWriter:
         self._writer = BackgroundWriter(self.directory, config.keep, position, known)
         identity, done = self.directory.identity() or "", position.epoch
         run = Run(self.directory.path, identity, done, config.recorded())
-        self._trackers = Trackers(self._loaded, run)
+        # other ranks wait meanwhile: not for so long that it looks like a stall
+        self._trackers = Trackers(self._loaded, run, min(SECONDS, config.stall_timeout / 3))
         steps = -(-items // config.batch_size)
         done = position.epoch * steps + position.step
         self.progress = Progress(config.progress, sys.stderr, config.epochs, steps, done)

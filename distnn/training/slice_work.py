@@ -147,7 +147,7 @@ class SliceWork:
             stacks.append(stack)
             factors |= zip(numbers, _of_slices(stack), strict=True)
         shares = [self._share(task, factors[task.slice]) for task in tasks]
-        if len(stacks) == 1 and self._make_a_node(tasks):
+        if len(stacks) == 1 and self._form_one_sum(tasks):
             shares = [self._share_of_all(tasks, stacks[0])]
         is_last = tasks[-1] is self._exchange.tasks[-1]
         return Work(stacks, BackwardPass([stack.run for stack in stacks], shares), is_last)
@@ -177,7 +177,7 @@ class SliceWork:
         sums = [(of[left], of[right], of[left]) for left, right in task.additions]
         return Share(factors, of[task.vector], sums)
 
-    def _make_a_node(self, tasks: Sequence[tree.SliceTask]) -> bool:
+    def _form_one_sum(self, tasks: Sequence[tree.SliceTask]) -> bool:
         """Whether some slices are added up level by level, to one vector, in little memory."""
         k, network, is_exact = len(tasks), self._network, self._exchange.layout.wire == "float32"
         if k & (k - 1) or k == 1 or self._observe is not None or not is_exact:

@@ -15,6 +15,7 @@ import pytest
 from distnn import SGD, Network, Trainer
 from distnn.errors import InputError
 from distnn.run import metrics, trackers
+from distnn.training import run_writer
 from tests.small import classes, rows
 
 ROOT = Path(__file__).parents[2]
@@ -93,13 +94,13 @@ def test_one_that_fails_or_hangs_ends_nothing(
     kind: str, here: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(trackers, "SECONDS", 0.2)
+    monkeypatch.setattr(run_writer, "SECONDS", 0.2)
     monkeypatch.setattr(Hanging, "never", threading.Event())
     with caplog.at_level(logging.WARNING, "distnn"):
         fit(f"{here(kind)},{here('Listed')}", tmp_path / "r", 3)
     said = [record.getMessage() for record in caplog.records if "tracker" in record.getMessage()]
     assert len(said) == 1
-    assert ("no space left" if kind == "Failing" else "still at work") in said[0]
+    assert ("no space left" if kind == "Failing" else "has not ended") in said[0]
     assert ("finished", 9) in Listed.calls  # the other one has everything
     assert len(metrics.read(tmp_path / "r/metrics.jsonl")) == 3
     Hanging.never.set()  # its thread ends

@@ -20,7 +20,7 @@ KNOWN = {  # and the extra that each needs, with a package of it
     "tensorboard": ("distnn.run.trackers.tensorboard:TensorBoard", "tensorboardX"),
     "mlflow": ("distnn.run.trackers.mlflow:MLflow", "mlflow"),
 }
-SECONDS = 10.0  # at the end of a run, until what still works is left alone
+SECONDS = 10.0  # that a tracker may take, at the end of a run, for what it has still to do
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +68,15 @@ class Trackers:
     """Calls trackers from threads of their own, in order; see `Tracker`.
 
     A tracker that raises is left out from then on, with one warning.
+
+    Args:
+        seconds: that are waited for all of them at the end of a run.
     """
 
-    def __init__(self, trackers: list[tuple[str, Tracker]], run: Run) -> None:
+    def __init__(
+        self, trackers: list[tuple[str, Tracker]], run: Run, seconds: float = SECONDS
+    ) -> None:
+        self._seconds = seconds
         self._lines = [_Line(name, tracker) for name, tracker in trackers]
         self._is_open = True
         self._call(lambda tracker: tracker.start(run))
@@ -81,16 +87,18 @@ class Trackers:
         self._call(lambda tracker: tracker.log(epoch, figures))
 
     def finish(self, outcome: str, summary: Mapping[str, Any]) -> None:
-        """The run ends; a second call does nothing. Waits for all of them `SECONDS` at most."""
+        """The run ends; a second call does nothing."""
         if not self._is_open:
             return
         self._is_open = False
         self._call(lambda tracker: tracker.finish(outcome, summary))
         for line in self._lines:
             line.calls.put(None)
-        until = time.monotonic() + SECONDS
+        until = time.monotonic() + self._seconds
         for line in self._lines:
-            line.end(until)
+            if not line.has_ended_by(until):
+                what = "tracker %s: has not ended after %g s; the job goes on without it"
+                log.warning(what, line.name, self._seconds)
 
     def _call(self, work: Callable[[Tracker], None]) -> None:
         for line in self._lines:
@@ -101,17 +109,16 @@ class _Line:
     """One tracker, its thread and the calls that wait for it."""
 
     def __init__(self, name: str, tracker: Tracker) -> None:
-        self._name, self._tracker = name, tracker
+        self.name, self._tracker = name, tracker
         self.calls: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
         # a daemon: a server that never answers must not keep the process from ending
         self._thread = threading.Thread(target=self._run, name=f"distnn {name}", daemon=True)
         self._thread.start()
 
-    def end(self, until: float) -> None:
+    def has_ended_by(self, until: float) -> bool:
         """Wait until all calls are made, or for this time of `time.monotonic`."""
         self._thread.join(max(0.0, until - time.monotonic()))
-        if self._thread.is_alive():
-            log.warning("tracker %s: still at work after %g s, left alone", self._name, SECONDS)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while (work := self.calls.get()) is not None:
@@ -119,7 +126,7 @@ class _Line:
                 work(self._tracker)
             except Exception as error:  # whatever it is, it is no reason to end a training
                 what = "tracker %s: %s: %s; it gets nothing more, the run's own files are whole"
-                log.warning(what, self._name, type(error).__name__, error)
+                log.warning(what, self.name, type(error).__name__, error)
                 return
 
 
