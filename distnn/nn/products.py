@@ -18,9 +18,10 @@ last three rows).
     784-2048-2048-10, 256            58299     57275     53612     96092
     784-2048-2048-10, 1024          200605    220975    198709    379545
 
-Where oneDNN is installed and finds AVX-512, it is taken: it is the quickest but for layers of
-thousands with hundreds of rows, where MKL, on Intel's processors, is quicker by up to a tenth. MKL
-alone is taken on Intel's processors only: on others it runs at half its speed.
+Where oneDNN is installed and finds AVX-512, it is taken, small products excepted (see
+`numpy_for_small`): it is the quickest but for layers of thousands with hundreds of rows, where MKL,
+on Intel's processors, is quicker by up to a tenth. MKL alone is taken on Intel's processors only:
+on others it runs at half its speed.
 
 Products of bfloat16 factors are a matter of the processor. AMX, or AVX512-BF16 on AMD's
 processors, is made for them (neither was measured here); AVX512-BF16 on Intel's without AMX
@@ -43,6 +44,7 @@ Rounding = Callable[[Array, Array], object]
 
 BFLOAT16 = "bfloat16"
 SMALL = 8192  # elements; see ``by_numpy``
+FEW = 1 << 17  # multiplications; see ``numpy_for_small``
 LARGE = 1 << 20  # multiplications; below it OpenBLAS has other kernels, whose bits differ
 
 
@@ -121,8 +123,10 @@ def arithmetic(precision: str) -> Arithmetic:
         product = mkl.shared().product
         batched = slice_by_slice(product)
     elif _library == "onednn" and precision != "float64":
-        product = batched = onednn.shared().product
-        large = 0
+        by_onednn = onednn.shared().product
+        product = numpy_for_small(by_onednn, by_numpy)
+        batched = numpy_for_small(by_onednn, np.matmul)
+        large = FEW
     if precision == BFLOAT16:
         return Arithmetic(product, batched, large, np.dtype(np.float32), round_to_bfloat16)
     return Arithmetic(product, batched, large, np.dtype(precision))
@@ -179,6 +183,24 @@ def slice_by_slice(product: Product) -> Product:
             product(of_slice, Y if Y.ndim == 2 else Y[number], out[number])
 
     return batched
+
+
+def numpy_for_small(product: Product, by_numpy: Product) -> Product:
+    """The product by oneDNN, but by numpy where the call takes longer than the multiplications, and
+    where the result is a single column, as of a network with one output: oneDNN 3.2 computes it
+    without vector instructions, in up to 200 times numpy's time.
+
+    The shape of one slice decides, so that a stack of slices has the bits of each one alone.
+    """
+
+    def either(X: Array, Y: Array, out: Array) -> None:
+        m, n = out.shape[-2:]
+        if n == 1 or m * n * X.shape[-1] < FEW:
+            by_numpy(X, Y, out)
+        else:
+            product(X, Y, out)
+
+    return either
 
 
 def _is_quick(library: onednn.OneDnn, precision: str) -> bool:

@@ -7,8 +7,7 @@ rows of several slices may not simply be put into one product. Three ways lead t
    primitives are kept for a stack as for a matrix.
 2. Where the right factor is the same for all slices, as weights are, one product of all their rows
    is quicker, because BLAS prepares the weights once. BLAS has the same order of additions for it
-   at nearly all sizes, and at some not: it is tried out, once for each shape in use. oneDNN has it
-   for small products as well.
+   at nearly all sizes, and at some not: it is tried out, once for each shape in use.
 3. Slice by slice.
 """
 

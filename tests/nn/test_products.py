@@ -103,6 +103,31 @@ def test_the_same_bits_wherever_the_matrices_lie(name):
     assert len(results) == 1
 
 
+def no_product(X, Y, out):
+    raise AssertionError(f"a product of {X.shape} and {Y.shape} that numpy makes sooner")
+
+
+@pytest.mark.parametrize("shape", [(64, 784, 1), (5000, 400, 1), (8, 26, 100), (1, 1, 1)])
+def test_small_products_and_single_columns_are_numpys(shape):
+    m, k, n = shape
+    rng = np.random.default_rng(3)
+    X, Y = rng.standard_normal((3, m, k), "f4"), rng.standard_normal((3, k, n), "f4")
+    out = np.empty((3, m, n), "f4")
+    products.numpy_for_small(no_product, np.matmul)(X, Y, out)
+    one = np.empty((m, n), "f4")
+    for number in range(3):
+        products.numpy_for_small(no_product, products.by_numpy)(X[number], Y[number], one)
+        assert np.array_equal(one, out[number])
+        exact = X[number].astype(float) @ Y[number].astype(float)
+        assert np.allclose(one, exact, rtol=0, atol=1e-6 * k)
+
+
+def test_large_products_are_not():
+    X, Y, out = np.ones((64, 784), "f4"), np.ones((784, 3), "f4"), np.empty((64, 3), "f4")
+    with pytest.raises(AssertionError, match="sooner"):
+        products.numpy_for_small(no_product, products.by_numpy)(X, Y, out)
+
+
 class Processor:
     """A oneDNN on another processor."""
 
