@@ -221,9 +221,8 @@ class TrainConfig(Options):
         "to bfloat16, which halves the bytes between machines", choices=WIRES, trainer=True,
     )  # fmt: skip
     update: str = option(
-        "auto", "parallel", "Who updates the weights; auto: rank 0 where few ranks share one "
-        "machine, else each rank a part", choices=UPDATES, on_resume="free",
-        trainer=True,
+        "auto", "parallel", "Who updates the weights; auto: each rank a part, or rank 0 where "
+        "that is quicker", choices=UPDATES, on_resume="free", trainer=True,
     )  # fmt: skip
     blas: str = option(  # another one may change bits, as another machine may: it is reported
         "auto", "parallel", "What makes matrix products; auto: the quickest that is installed",

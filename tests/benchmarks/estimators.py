@@ -5,8 +5,8 @@
 Five real data sets: the bundled digits, diamonds (x_train, y_train, x_test, y_test), Fashion-MNIST
 from Debian's dataset-fashion-mnist, breast cancer and wine from scikit-learn. Each round takes
 another seed, and times one fit of each contender, one after the other: scikit-learn with one BLAS
-thread and with one per rank, distnn on rank 0 alone and on all ranks, with its default of 8 slices.
-Both train in the dtype of the rows. Prints median seconds, medians of each round's ratio of them,
+thread and with one per rank, distnn on rank 0 alone and on all ranks. Both train in the dtype of
+the rows. Prints median seconds, medians of each round's ratio of them,
 and the mean accuracy or R2 on the test set with its range over the seeds.
 """
 
@@ -67,7 +67,7 @@ def scaled(X, X_test, y, y_test):
     return *(scaler.transform(part.reshape(len(part), -1)) for part in (X, X_test)), y, y_test
 
 
-def contenders(name):
+def contenders(name, slices=8):
     """By name: the class, its own arguments, BLAS threads, and whether all ranks call fit."""
     kind = "MLPRegressor" if name == "diamonds" else "MLPClassifier"
     theirs = {"MLPRegressor": MLPRegressor, "MLPClassifier": MLPClassifier}[kind]
@@ -75,8 +75,8 @@ def contenders(name):
     found = {
         "scikit-learn 1": (theirs, {}, 1, False),
         "scikit-learn N": (theirs, {}, WORLD.size, False),
-        "distnn 1": (ours, {"comm": MPI.COMM_SELF}, 1, False),
-        "distnn N": (ours, {}, 1, True),
+        "distnn 1": (ours, {"comm": MPI.COMM_SELF, "slices": slices}, 1, False),
+        "distnn N": (ours, {"slices": slices}, 1, True),
     }
     return {one: how for one, how in found.items() if WORLD.size > 1 or one.endswith("1")}
 
@@ -108,11 +108,12 @@ def meet():
         time.sleep(0.01)
 
 
-def measured(name, arrays, options, rounds):
+def measured(name, arrays, options, flags):
     """(seconds, score) of each round by contender, on rank 0."""
-    found = {one: [] for one in contenders(name)}
-    for seed in range(rounds):
-        for one, contender in contenders(name).items():
+    measurable = contenders(name, flags.slices)
+    found = {one: [] for one in measurable}
+    for seed in range(flags.rounds):
+        for one, contender in measurable.items():
             found[one].append(fitted(contender, arrays, options | {"random_state": seed}))
     return found
 
@@ -140,6 +141,7 @@ def main():
     parser.add_argument("--hidden", nargs="+", type=int, default=[100])
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slices", type=int, default=8)
     flags = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     arrays = data_sets(flags.diamonds)
@@ -147,7 +149,11 @@ def main():
         print(machine())
         ratios = [f"{a} / {b}" for a, b in pairs()]
         head = ["data", "batch", *contenders(""), *ratios, "scikit-learn's score", "distnn's"]
-        print(f"N = {WORLD.size}, {flags.dtype}, hidden {flags.hidden}, {flags.rounds} rounds\n")
+        print(
+            f"N = {WORLD.size}, {flags.dtype}, hidden {flags.hidden}, {flags.slices} slices, ",
+            end="",
+        )
+        print(f"{flags.rounds} rounds\n")
         print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)
     for name in flags.data:
         X, X_test, *targets = arrays[name]
@@ -156,7 +162,7 @@ def main():
             epochs = EPOCHS[name]  # all of them
             options = {"hidden_layer_sizes": flags.hidden, "batch_size": size, "max_iter": epochs,
                        "n_iter_no_change": epochs}  # fmt: skip
-            found = measured(name, these, options, flags.rounds)
+            found = measured(name, these, options, flags)
             if WORLD.rank == 0:
                 print(f"| {name} | {size} | {' | '.join(row(found))} |", flush=True)
 

@@ -31,7 +31,7 @@ Phase = Callable[[str], None]
 gradient, between nodes), or "elementwise": it goes on with the pass that it was at."""
 
 
-FEW = 2  # ranks
+SMALL = 4096  # weights; see ``chosen_update``
 
 
 @dataclass(frozen=True)
@@ -95,21 +95,23 @@ def no_phase(phase: str) -> None:
     """Nobody measures."""
 
 
-def chosen_update(update: str, nodes: int, ranks: int, is_oversubscribed: bool) -> str:
+def chosen_update(update: str, nodes: int, ranks: int, size: int, is_oversubscribed: bool) -> str:
     """Who updates the weights where that is left open ("auto"): the bits are the same.
 
-    On one machine rank 0, for up to FEW ranks, or where they take turns on its cores: each rank
-    updating its part takes a barrier more, which then costs more than the update (8 ranks on 2
-    cores: 1,537 instead of 1,038 microseconds a step of 784-128-10). Else each rank its own part:
-    an update by one rank is a pass over all weights in which the others wait, and between machines
-    all gradients would flow to one.
+    Each rank its own part: an update by one rank is a pass over all weights in which the others
+    wait, and between machines all gradients would flow to one. It takes a barrier more: rank 0 does
+    it where that costs more than the update, of few weights, or where the ranks of one machine take
+    turns on its cores (8 ranks on 2 cores: 1,537 instead of 1,038 microseconds a step of
+    784-128-10).
 
     Args:
         ranks: of the node.
+        size: number of weights n.
     """
     if update != "auto":
         return update
-    return "rank0" if nodes == 1 and (ranks <= FEW or is_oversubscribed) else "sharded"
+    is_quicker_alone = ranks == 1 or size < SMALL or is_oversubscribed
+    return "rank0" if nodes == 1 and is_quicker_alone else "sharded"
 
 
 class Exchange:
@@ -148,7 +150,7 @@ class Exchange:
         self.phase: Phase = no_phase
         self.barrier = Barrier(memory)
         is_oversubscribed, ranks = self.barrier.is_oversubscribed, self.comm.node_size
-        self.update = chosen_update(update, self.comm.nodes, ranks, is_oversubscribed)
+        self.update = chosen_update(update, self.comm.nodes, ranks, layout.size, is_oversubscribed)
         self.ownership = Ownership(layout.slices, self.comm.node_ranks)
         self._rules: Sequence[Rule]
         self._stop = 0

@@ -8,7 +8,7 @@ import numpy as np
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.parallel.reduction import cache_lines, ordered_sum
 from distnn.parallel.reduction.cache_lines import CacheLines
-from distnn.parallel.reduction.exchange import FEW, Exchange, Layout
+from distnn.parallel.reduction.exchange import Exchange, Layout
 from distnn.parallel.reduction.gradients import PrivateGradients, SharedGradients
 from distnn.parallel.reduction.granules import (
     Squares,
@@ -259,7 +259,7 @@ def splits_sum(size: int, ranks: int, is_oversubscribed: bool) -> bool:
     that this spares `(ranks - 1) * size` times 0.17 ns; it takes one barrier more, some 20
     microseconds where each rank has a core of its own, and a millisecond where not.
     """
-    return ranks > FEW and not is_oversubscribed and (ranks - 1) * size > 120_000
+    return ranks > 2 and not is_oversubscribed and (ranks - 1) * size > 120_000
 
 
 class AllreduceExchange(NodeExchange):
