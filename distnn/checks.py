@@ -12,6 +12,7 @@ from typing import Any
 
 from distnn.errors import InputError
 
+MOST_LISTED = 30  # names in a message; only the options of a training are more
 LARGEST_COUNT = 2**31 - 1  # counts travel through C ints in BLAS and MPI
 LARGEST_SEED = 2**63 - 1  # the largest whole number that every TOML reader takes
 MOST_LAYERS = 1000  # hidden ones
@@ -80,7 +81,7 @@ def instance(value: Any, kind: type, name: str, example: str) -> Any:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A remedy that names the known name nearest to `name`, or all of them if none is near.
+    """A remedy that names the known name nearest to `name`, or where all are if none is near.
 
     Initials count: ``--lr`` finds ``--learning-rate``.
     """
@@ -92,7 +93,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     near = [by_plain[plain] for plain in get_close_matches(wanted, by_plain, n=1)]
     if len(wanted) > 1 and wanted in by_initials:
         near = [by_initials[wanted]]
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(by_plain.values())}"
+    if near:
+        return f"did you mean {near[0]}?"
+    if len(by_plain) > MOST_LISTED:
+        return "see --help of python -m distnn.train"
+    return f"known: {', '.join(by_plain.values())}"
 
 
 def shown(value: Any) -> str:

@@ -1,6 +1,7 @@
 """An option: one field of a dataclass that is a flag, a key of the config file and a keyword."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -131,6 +132,8 @@ class Option(NamedTuple):
     def _checked_text(self, value: Any, where: str) -> str:
         if (self.is_path and isinstance(value, float)) or (self.pattern and isinstance(value, int)):
             value = checks.shown(value)  # the 1 of an interval may stand without quotes
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
         if not isinstance(value, str):
             raise InputError(f"{checks.shown(value)} is not text", where, "put it in quotes")
         if not value or "\0" in value:

@@ -37,6 +37,7 @@ UPDATES = ("auto", "rank0", "sharded")
 BLAS = ("auto", "numpy", "onednn", "mkl")
 METRICS = ("loss", "accuracy", "balanced-accuracy", "f1", "auc", "rmse", "mae", "r2")
 CLASS_WEIGHTS = ("balanced",)
+MOST_GROWING = 1000  # epochs in which the batch size changes
 PROGRESS = ("auto", "bar", "lines", "off")
 NO_PATHS = ("digits", "arrays")  # bundled; in memory, of a trainer
 MOST_SLICES = 2**20
@@ -179,6 +180,10 @@ class TrainConfig(Options):
     base_batch: int = option(
         64, "optimization", "The batch size that the learning rate is for", least=1,
         most=LARGEST_COUNT, trainer=True,
+    )  # fmt: skip
+    batch_warmup_epochs: int = option(
+        0, "optimization", "Epochs in which the batch grows from --base-batch to --batch-size",
+        least=0, most=MOST_GROWING, trainer=True,
     )  # fmt: skip
     average: float | None = option(
         None, "optimization", "Average the weights with this factor, as 0.999, and evaluate and "

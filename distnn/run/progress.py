@@ -5,7 +5,7 @@ import importlib.util
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,8 +23,8 @@ class Progress:
         stream: usually standard error. Where it is none, a bar is drawn on the terminal that the
             launcher writes to, see `launcher_terminal`.
         epochs: of the whole run.
-        steps_per_epoch: batches of an epoch.
-        done: steps, by the run that is resumed; rate and time left are of those after it.
+        steps_until: the number of steps of the first so many epochs.
+        epoch, step: reached by the run that is resumed; rate and time left are of what follows.
 
     A bar is drawn by tqdm, if that is installed; without it there are lines, and a warning where a
     bar was asked for. Messages that are logged while there is a bar are printed above it. A stream
@@ -32,13 +32,20 @@ class Progress:
     """
 
     def __init__(
-        self, mode: str, stream: TextIO, epochs: int, steps_per_epoch: int, done: int = 0
+        self,
+        mode: str,
+        stream: TextIO,
+        epochs: int,
+        steps_until: Callable[[int], int],
+        epoch: int = 0,
+        step: int = 0,
     ) -> None:
         self._own: TextIO | None = None  # a terminal that was opened here
         if mode in ("auto", "bar") and not stream.isatty():
             self._own = launcher_terminal()
         self.stream = stream if self._own is None else self._own
-        self.epochs, self._steps_per_epoch, self._done = epochs, steps_per_epoch, done
+        self.epochs, self._steps_until = epochs, steps_until
+        self._done = steps_until(epoch) + step
         self.mode = _shown_as(mode, self.stream)
         self._start = self._updated = time.perf_counter()
         self._bar: Any = None
@@ -48,8 +55,8 @@ class Progress:
         if mode == "bar" and self.mode != "bar":
             log.warning("tqdm is not installed (pip install tqdm); printing one line per epoch")
         if self.mode == "bar":
-            self._bar = _bar(self.stream, epochs * steps_per_epoch, done)
-            self._name_epoch(done // steps_per_epoch)
+            self._bar = _bar(self.stream, steps_until(epochs), self._done)
+            self._name_epoch(epoch)
             self._messages.enter_context(_messages_above_the_bar(self.stream))
             self._stride = 1
 
@@ -75,13 +82,13 @@ class Progress:
             self._bar.set_postfix_str(text, refresh=False)
             self._update()
             return
-        done, of_epoch = record["epoch"], self._steps_per_epoch
-        elapsed = time.perf_counter() - self._start
-        per_step = elapsed / max(done * of_epoch - self._done, 1)
-        left = per_step * (self.epochs - done) * of_epoch
+        epoch, elapsed = record["epoch"], time.perf_counter() - self._start
+        done = self._steps_until(epoch)
+        per_step = elapsed / max(done - self._done, 1)
+        left = per_step * (self._steps_until(self.epochs) - done)
         width = len(str(self.epochs))
         try:
-            self.stream.write(f"epoch {done:{width}}/{self.epochs}  {text}  {_clock(left)} left\n")
+            self.stream.write(f"epoch {epoch:{width}}/{self.epochs}  {text}  {_clock(left)} left\n")
             self.stream.flush()
         except (OSError, ValueError):
             self._give_up()

@@ -56,17 +56,17 @@ class Loop:
             DivergenceError, StopRequested: on every rank.
             DistnnError: on every rank, if the end of the training could not be saved.
         """
-        records, position = [], self._session.position
+        records: list[Record] = []
         try:
             with np.errstate(all="ignore"):  # what is not finite is looked for in the losses
                 while not self._at_end():
                     start = time.perf_counter()
-                    done = position.step * self._session.config.batch_size
+                    before = self._items_done()
                     record, stop = self._epoch()
                     records.append(record)
                     if self._files is not None:
                         seconds = time.perf_counter() - start
-                        self._files.epoch_done(record, seconds, len(self._dataset) - done)
+                        self._files.epoch_done(record, seconds, self._items_done() - before)
                     is_best = self._see_best(record)
                     stop = stop and not self._at_end()
                     if stop or is_best or self._checkpoint_due():
@@ -91,7 +91,7 @@ class Loop:
         session, dataset, position = self._session, self._dataset, self._session.position
         self._enter("step")
         steps = session.begin_epoch(dataset)
-        total, stop = self._until * steps, 0
+        total, stop = session.batches(dataset).steps_until(self._until), 0
         step_done = self._files.progress.step if self._files is not None else _nothing
         while position.step < steps:
             stop = self._step(dataset, total, self._stop_requested())
@@ -117,6 +117,10 @@ class Loop:
             with session.averaged():
                 record |= self._evaluation.measure()
         return record, stop
+
+    def _items_done(self) -> int:
+        """How many items were trained on so far."""
+        return self._session.batches(self._dataset).items_until(self._session.position)
 
     def _checkpoint_due(self) -> bool:
         """Whether a checkpoint is due; one always is at the end."""

@@ -27,6 +27,7 @@ from distnn.parallel.reduction.partition import slice_rows
 from distnn.parallel.reduction.wire import CHUNK, Wire
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
+from distnn.training.batches import check_growth
 from distnn.training.consistency import agreed
 from distnn.training.dataset import Dataset, EpochOrder, order_spec
 from distnn.training.factory import check_wire
@@ -45,8 +46,8 @@ Gradient = Callable[[Array, NDArray[np.intp]], tuple[float, ArrayLike]]
 FAILURES = ("raise", "abort")
 KEYWORDS = (
     "batch_size", "slices", "seed", "shuffle", "reduce", "wire", "update", "clip_norm", "schedule",
-    "warmup", "warmup_epochs", "scale_learning_rate", "base_batch", "run_dir", "resume",
-    "checkpoint_every", "keep", "progress", "stall_timeout",
+    "warmup", "warmup_epochs", "scale_learning_rate", "base_batch", "batch_warmup_epochs",
+    "run_dir", "resume", "checkpoint_every", "keep", "progress", "stall_timeout",
 )  # fmt: skip
 DTYPES = ("float32", "float64")
 
@@ -109,6 +110,7 @@ class GradientTrainer:
         check_wire(config.wire, config.reduce, self.theta.dtype.name)
         slices = chosen_slices(config.slices, config.batch_size, self.comm.size)
         check_slices(slices, self.comm.size)
+        check_growth(config)
         self.config = dataclasses.replace(config, data="arrays", slices=slices)
         self.position = Position()
         self._state: dict[str, Array] = {}

@@ -24,6 +24,7 @@ from distnn.run.files import reason
 from distnn.run.fingerprint import fingerprint
 from distnn.run.kernels import kernels_message
 from distnn.run.position import Position
+from distnn.training.batches import Batches
 from distnn.training.consistency import reduction_facts, start_messages
 from distnn.training.early_stopping import EarlyStopping
 from distnn.training.run_writer import RunWriter
@@ -182,9 +183,9 @@ class RunFiles(RunWriter):
         Raises:
             InputError: the data are not those that the run was started with; no permission.
         """
-        steps = -(-items // config.batch_size)
         recorded = self.checkpoint.meta if self.checkpoint else {}
         if self.checkpoint is not None and not config.allow_changed_data:
+            steps = Batches.of(config, items).steps(session.position.epoch)
             check_data(self.checkpoint, config.data, data["data"], tensors, steps)
         identity = self.directory.identity() or recorded.get("run") or secrets.token_hex(16)
         self.directory.record(to_toml(config), identity)

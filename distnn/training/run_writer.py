@@ -14,6 +14,7 @@ from distnn.run.directory import RunDirectory
 from distnn.run.position import Position
 from distnn.run.progress import Progress
 from distnn.run.trackers import SECONDS, Run, Tracker, Trackers, loaded
+from distnn.training.batches import Batches
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +58,10 @@ class RunWriter:
         run = Run(self.directory.path, identity, done, config.recorded())
         # other ranks wait meanwhile: not for so long that it looks like a stall
         self._trackers = Trackers(self._loaded, run, min(SECONDS, config.stall_timeout / 3))
-        steps = -(-items // config.batch_size)
-        done = position.epoch * steps + position.step
-        self.progress = Progress(config.progress, sys.stderr, config.epochs, steps, done)
+        steps_until = Batches.of(config, items).steps_until
+        self.progress = Progress(
+            config.progress, sys.stderr, config.epochs, steps_until, position.epoch, position.step
+        )
         return self._writer
 
     def epoch_done(self, record: Mapping[str, Any], seconds: float, items: int) -> None:

@@ -131,7 +131,7 @@ def check_data(
     """InputError if the data are not those that a checkpoint was made with.
 
     Args:
-        steps: of an epoch.
+        steps: of the epoch that is under way.
         digests: of `dataset.digests`; checkpoints of distnn before it had them have none.
         tensors: what a checkpoint holds of the data set.
     """

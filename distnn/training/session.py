@@ -27,6 +27,7 @@ from distnn.parallel.reduction.exchange import Exchange, Phase, Rule, no_phase
 from distnn.parallel.reduction.loss_sums import LossSums
 from distnn.parallel.reduction.strategies import make_exchange
 from distnn.run.position import Position
+from distnn.training.batches import Batches
 from distnn.training.dataset import Dataset, Order
 from distnn.training.noise_scale import NoiseScale, noise_scale
 from distnn.training.slice_work import Profiler, SliceWork
@@ -41,7 +42,7 @@ class Session:
     Args:
         network: or whatever has one flat vector of weights, see `own_gradient.FlatVector`.
         config: batch_size, slices (resolved), seed, shuffle, schedule, warmup, reduce, wire,
-            update and clip_norm are used.
+            update, clip_norm and the like are used.
         make_work: what computes the gradients of this rank's slices, of the network, the exchange,
             the most items of a batch, and what observes them, or None.
 
@@ -66,10 +67,7 @@ class Session:
         # rounded gradients are those of the mean, whatever the learning rate
         is_rounded = config.wire != "float32"
         self._is_plain = optimizer.is_plain and config.clip_norm is None and not is_rounded
-        self._rate_factor = batch_factor(
-            config.scale_learning_rate, config.batch_size, config.base_batch
-        )
-        self._warmup = config.warmup
+        self._batch_size, self._rate_factor, self._warmup = config.batch_size, 1.0, config.warmup
         self._scale = np.array(1, network.dtype)  # of the gradients, at this step
         self._home = network.vector if network.has_weights else None
         self._phase: Phase = no_phase
@@ -182,10 +180,17 @@ class Session:
             self.work = self._make_work(self.network, self.exchange, items, observe)
         self._order.begin_epoch(self.config.seed, self.position.epoch, self.config.shuffle)
         self.exchange.barrier.wait()
-        steps = -(-len(dataset) // self.config.batch_size)
-        epochs = min(self.config.warmup_epochs, LARGEST_COUNT)
-        self._warmup = max(self.config.warmup, round(epochs * steps))
-        return steps
+        config, batches = self.config, self.batches(dataset)
+        self._batch_size = batches.size(self.position.epoch)
+        how, base = config.scale_learning_rate, config.base_batch
+        self._rate_factor = batch_factor(how, self._batch_size, base)
+        epochs = min(config.warmup_epochs, LARGEST_COUNT)
+        self._warmup = max(config.warmup, batches.steps_until(epochs))
+        return batches.steps(self.position.epoch)
+
+    def batches(self, dataset: Dataset) -> Batches:
+        """The batch size and number of steps of each epoch."""
+        return Batches.of(self.config, len(dataset))
 
     def step(self, dataset: Dataset, steps_total: int, stop: int = 0) -> int:
         """One batch, one update.
@@ -198,8 +203,8 @@ class Session:
             The largest stop request of all ranks, see `Exchange.finish`.
         """
         position, exchange, phase = self.position, self.exchange, self._phase
-        start = position.step * self.config.batch_size
-        batch = self._order.batch(start, start + self.config.batch_size)
+        start = position.step * self._batch_size
+        batch = self._order.batch(start, start + self._batch_size)
         t = position.steps + 1
         rules, scale = self._rules(t, self.learning_rate(t, steps_total))
         self._scale[()] = scale / (_weight(dataset, batch) or 1)
@@ -314,15 +319,6 @@ class Session:
         yield
         self.exchange.barrier.wait()
         network.bind(self.exchange.weights)
-
-    def items_since(self, before: Position, per_epoch: int) -> int:
-        """How many items were trained on since a position, each epoch's counted anew."""
-
-        def items(position: Position) -> int:
-            in_epoch = min(position.step * self.config.batch_size, per_epoch)
-            return position.epoch * per_epoch + in_epoch
-
-        return items(self.position) - items(before)
 
     def check_finite(self) -> None:
         """Before the weights are kept: see that they and the optimizer's state are finite.

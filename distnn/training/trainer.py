@@ -21,6 +21,7 @@ from distnn.parallel.comm.status import STALL_TIMEOUT
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
 from distnn.training import slices as slicing
+from distnn.training.batches import check_growth
 from distnn.training.best import Best, shared_at_end
 from distnn.training.consistency import (
     agree_on_blas,
@@ -123,6 +124,7 @@ class Trainer:
             self.on_failure = choice(on_failure, "on_failure", FAILURES)
             slices = slicing.chosen_slices(config.slices, config.batch_size, base.size)
             slicing.check_slices(slices, base.size)
+            check_growth(config)
             completed = with_network(config, self.network, self.optimizer)
             values = must_agree(completed, self.network, self.optimizer, self.on_failure)
         except InputError as error:
@@ -250,12 +252,12 @@ class Trainer:
         self._restore(comm, files)
         until = min(self._until, self.position.epoch) + epochs
         session = self.open_session(comm)
-        before, items = dataclasses.replace(session.position), len(data.train)
+        before, batches = dataclasses.replace(session.position), session.batches(data.train)
         if (before.epoch, before.step) > (until, 0):
             files = None  # the run is further than this fit goes
 
         def finish() -> dict[str, Any] | None:
-            trained = session.items_since(before, items)
+            trained = batches.items_until(session.position) - batches.items_until(before)
             if files is None:
                 return None
             return files.finish(session, trained, started + measured, self.report)

@@ -33,6 +33,9 @@ SLICES = 8
 RECIPES: dict[str, dict[str, Any]] = {
     "warmup": {"warmup_epochs": 2.0, "schedule": "cosine"},  # the usual of large batches
     "short": {"warmup_epochs": 0.5, "schedule": "cosine"},  # where an epoch has few steps
+    # from batches of 64 by the same factor from epoch to epoch: half the epochs, or most
+    "growing": {"warmup_epochs": 0.5, "schedule": "cosine", "batch_warmup_epochs": 5},
+    "growing-long": {"warmup_epochs": 0.5, "schedule": "cosine", "batch_warmup_epochs": 8},
 }
 
 
@@ -59,7 +62,7 @@ class Grid(NamedTuple):
 
 GRIDS = {
     "quick": Grid((16, 64, 256, 1024), (0,), (0.5, 1.0, 2.0, 5.0), 6, 120, (32,)),
-    "short": Grid((64, 256, 1024, 4096, 16384), (0, 1, 2), (0.5, 1.0, 2.0, 5.0), 10, 1000, (128,)),
+    "short": Grid((16, 64, 256, 1024, 4096, 16384), (0, 1, 2), (0.5, 1.0, 2.0, 5.0), 10, 1000, (128,)),
     "full": Grid((16, 64, 256, 1024, 4096, 16384), (0, 1, 2), RATES, 20, 4000, (256, 128)),
 }
 BUDGETS = ("epochs", "steps")

@@ -27,6 +27,11 @@ def clock(monkeypatch):
     return now
 
 
+def steps_of(number):
+    """So many steps in each epoch."""
+    return lambda epochs: number * epochs
+
+
 def train(progress, epochs, steps, clock=None, seconds=0.0):
     for epoch in epochs:
         for _ in range(steps):
@@ -39,7 +44,7 @@ def train(progress, epochs, steps, clock=None, seconds=0.0):
 
 def test_lines(clock):
     stream = io.StringIO()
-    train(Progress("auto", stream, 10, 4), range(1, 11), 4, clock, 100.0)
+    train(Progress("auto", stream, 10, steps_of(4)), range(1, 11), 4, clock, 100.0)
     lines = stream.getvalue().splitlines()
     assert len(lines) == 10
     assert lines[1] == (
@@ -51,7 +56,7 @@ def test_lines(clock):
 
 def test_time_left_of_a_resumed_run(clock):
     stream = io.StringIO()
-    train(Progress("lines", stream, 10, 1, done=8), [9, 10], 1, clock, 60.0)
+    train(Progress("lines", stream, 10, steps_of(1), epoch=8), [9, 10], 1, clock, 60.0)
     assert "0:01:00 left" in stream.getvalue().splitlines()[0]
 
 
@@ -61,13 +66,13 @@ def test_time_left_of_a_resumed_run(clock):
 )
 def test_figures(extra, part):
     stream = io.StringIO()
-    Progress("lines", stream, 1, 1).epoch({"epoch": 1, "train_loss": 0.5} | extra, 1.0)
+    Progress("lines", stream, 1, steps_of(1)).epoch({"epoch": 1, "train_loss": 0.5} | extra, 1.0)
     assert part in stream.getvalue()
 
 
 def test_off():
     stream = Terminal()
-    progress = Progress("off", stream, 2, 3)
+    progress = Progress("off", stream, 2, steps_of(3))
     train(progress, [1, 2], 3)
     assert stream.getvalue() == ""
 
@@ -75,10 +80,10 @@ def test_off():
 def test_without_tqdm_there_are_lines(monkeypatch, caplog):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     stream = Terminal()
-    train(Progress("auto", stream, 2, 3), [1, 2], 3)
+    train(Progress("auto", stream, 2, steps_of(3)), [1, 2], 3)
     assert len(stream.getvalue().splitlines()) == 2
     stream = Terminal()
-    train(Progress("bar", stream, 2, 3), [1, 2], 3)
+    train(Progress("bar", stream, 2, steps_of(3)), [1, 2], 3)
     assert "tqdm is not installed" in caplog.text
     assert len(stream.getvalue().splitlines()) == 2
 
@@ -86,7 +91,7 @@ def test_without_tqdm_there_are_lines(monkeypatch, caplog):
 def test_bar_counts_every_step_and_looks_seldom(clock):
     pytest.importorskip("tqdm")
     stream = Terminal()
-    train(Progress("auto", stream, 2, 5000), [1, 2], 5000, clock, REFRESH / 400)
+    train(Progress("auto", stream, 2, steps_of(5000)), [1, 2], 5000, clock, REFRESH / 400)
     drawn = stream.getvalue().split("\r")
     assert "10000/10000" in drawn[-1]
     assert "test accuracy 95.50 %" in drawn[-1]
@@ -96,7 +101,7 @@ def test_bar_counts_every_step_and_looks_seldom(clock):
 def test_bar_of_slow_steps(clock):
     pytest.importorskip("tqdm")
     stream = Terminal()
-    train(Progress("bar", stream, 2, 5), [1, 2], 5, clock, 10.0)
+    train(Progress("bar", stream, 2, steps_of(5)), [1, 2], 5, clock, 10.0)
     for step in range(1, 11):
         assert f" {step}/10 " in stream.getvalue()
 
@@ -109,7 +114,7 @@ def test_a_message_is_printed_above_the_bar_and_does_not_tear_it(monkeypatch, cl
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("distnn.train: %(message)s"))
     monkeypatch.setattr(package, "handlers", [handler])
-    progress = Progress("bar", stream, 1, 10)
+    progress = Progress("bar", stream, 1, steps_of(10))
     for _ in range(5):
         clock[0] += 1
         progress.step()
@@ -123,7 +128,7 @@ def test_a_message_is_printed_above_the_bar_and_does_not_tear_it(monkeypatch, cl
 
 
 def test_a_closed_stream_ends_the_output_only():
-    progress = Progress("lines", Closed(), 2, 3)
+    progress = Progress("lines", Closed(), 2, steps_of(3))
     train(progress, [1, 2], 3)
     assert progress.mode == "off"
 
@@ -131,7 +136,7 @@ def test_a_closed_stream_ends_the_output_only():
 def test_a_closed_terminal_ends_the_output_only(clock):
     pytest.importorskip("tqdm")
     stream = Terminal()
-    progress = Progress("bar", stream, 2, 3)
+    progress = Progress("bar", stream, 2, steps_of(3))
     stream.close()
     train(progress, [1, 2], 3, clock, 10.0)
     progress.epoch({"epoch": 2, "train_loss": 1.0}, 1.0)  # nobody reads this

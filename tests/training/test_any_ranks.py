@@ -53,6 +53,7 @@ class Combination:
     seed: int = 0
     blas: str = "auto"
     wire: str = "float32"
+    growing: int = 0  # epochs
 
     def trainer(self, comm: Communicator, update: str) -> Trainer:
         """A trainer at the beginning."""
@@ -64,6 +65,7 @@ class Combination:
             network, OPTIMIZERS[self.optimizer](),
             batch_size=self.batch, slices=self.slices, seed=self.seed, comm=comm,
             update=update, clip_norm=self.clip_norm, blas=self.blas, wire=self.wire,
+            base_batch=1, batch_warmup_epochs=self.growing,
         )  # fmt: skip
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
@@ -91,6 +93,7 @@ combinations = st.builds(
     clip_norm=st.sampled_from((None, 0.05)),
     seed=st.integers(0, 99),
     blas=st.sampled_from(BLAS),
+    growing=st.sampled_from((0, 2)),
 ).flatmap(with_a_wire)
 
 

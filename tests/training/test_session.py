@@ -235,15 +235,3 @@ def test_what_is_not_finite_is_seen_in_weights_and_state_and_what_is_large_is_ke
             one.check_finite()
         vector[5] = kept
     one.close()
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "items"),
-    [((0, 0), (0, 2), 16), ((0, 2), (1, 0), 4), ((0, 0), (0, 3), 20), ((1, 1), (3, 2), 48)],
-)
-def test_items_since_a_position(before: tuple[int, int], now: tuple[int, int], items: int) -> None:
-    """Epochs of 20 items in batches of 8: the third has 4."""
-    one = session(alone())
-    one.position.epoch, one.position.step = now
-    assert one.items_since(Position(epoch=before[0], step=before[1]), 20) == items
-    one.close()
