@@ -16,6 +16,10 @@ from study import Cell
 
 MODEL_RANKS = 64
 RANKS_PER_NODE = 16
+SHOWN = {
+    "warmup": "", "short": ", short warm-up", "growing": ", growing for 5 epochs",
+    "growing-long": ", growing for 8 epochs",
+}  # fmt: skip
 Finals = dict[tuple[str, str, int], list[dict[str, Any]]]  # by budget, optimizer, batch
 Timings = dict[tuple[str, int], dict[int, float]]  # by optimizer and ranks: batch -> seconds a step
 
@@ -29,7 +33,7 @@ def read(path: Path) -> tuple[Finals, Timings]:
         if record.get("diverged"):
             continue
         if cell.stage == "final":
-            name = cell.optimizer + (", short warm-up" if cell.recipe == "short" else "")
+            name = cell.optimizer + SHOWN[cell.recipe]
             finals[cell.budget, name, cell.batch].append(record)
         elif cell.stage == "timing":
             timings[cell.optimizer, cell.ranks][cell.batch] = record["seconds"] / record["steps"]

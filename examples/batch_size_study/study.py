@@ -140,7 +140,7 @@ def train(data: Data, grid: Grid, cell: Cell) -> dict[str, Any]:
             value if value is not None and math.isfinite(value) else None
             for value in (record.get("noise_scale") for record in records)
         ],
-        "steps": per_epoch * epochs,
+        "steps": records[-1]["step"],
         "seconds": seconds,
         "items": len(X),
         "weights": network.size,
