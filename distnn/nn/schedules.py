@@ -8,15 +8,15 @@ from math import cos, pi, sqrt
 
 from distnn.checks import choice
 
-Schedule = Callable[[int, int], float]
+Schedule = Callable[[float, int], float]
 
 
-def constant(t: int, steps_total: int) -> float:
+def constant(t: float, steps_total: int) -> float:
     """1."""
     return 1.0
 
 
-def step(t: int, steps_total: int) -> float:
+def step(t: float, steps_total: int) -> float:
     """1, then 0.1 after half, 0.01 after three quarters of the steps (He et al. 2016, sec. 4.2)."""
     done = 4 * (t - 1)
     if done < 2 * steps_total:
@@ -24,17 +24,17 @@ def step(t: int, steps_total: int) -> float:
     return 0.1 if done < 3 * steps_total else 0.01
 
 
-def linear(t: int, steps_total: int) -> float:
+def linear(t: float, steps_total: int) -> float:
     """A line from 1 that would reach 0 one step after the last."""
     return 1 - _part_done(t, steps_total)
 
 
-def cosine(t: int, steps_total: int) -> float:
+def cosine(t: float, steps_total: int) -> float:
     """Half a cosine from 1 towards 0 (Loshchilov and Hutter 2017, eq. 5, without restarts)."""
     return 0.5 * (1 + cos(pi * _part_done(t, steps_total)))
 
 
-def _part_done(t: int, steps_total: int) -> float:
+def _part_done(t: float, steps_total: int) -> float:
     return min(1.0, (t - 1) / max(1, steps_total))
 
 
@@ -59,12 +59,12 @@ def batch_factor(how: str | None, batch: int, base: int) -> float:
     return batch / base if how == "linear" else sqrt(batch / base)
 
 
-def factor(name: str, t: int, steps_total: int, warmup: int = 0) -> float:
+def factor(name: str, t: float, steps_total: int, warmup: int = 0) -> float:
     """The learning rate's factor at step t = 1 ... steps_total.
 
     Args:
         name: a name of ``SCHEDULES``.
-        t: the step, from 1.
+        t: the step, from 1; a part of one where batches grow.
         steps_total: steps of the whole run, the warm-up included.
         warmup: so many steps in front rise from 1 / warmup to 1 (Goyal et al. 2017, sec. 2.2);
             the schedule runs over the rest.

@@ -49,12 +49,29 @@ class Batches:
         """Of an epoch, counted from 0."""
         return -(-self.items // self.size(epoch))
 
-    def steps_until(self, epochs: float) -> int:
-        """Of the first so many epochs, the last one in part."""
-        whole = int(epochs)
-        growing = sum(self.steps(epoch) for epoch in range(min(whole, self.growth)))
-        of_largest = max(0, whole - self.growth) * self.steps(self.growth)
-        return growing + of_largest + round((epochs - whole) * self.steps(whole))
+    def steps_until(self, epochs: int) -> int:
+        """Of the first so many epochs."""
+        growing = sum(self.steps(epoch) for epoch in range(min(epochs, self.growth)))
+        return growing + max(0, epochs - self.growth) * self.steps_of_largest
+
+    @property
+    def steps_of_largest(self) -> int:
+        """Of an epoch of the largest batches, in which warm-up and schedule count."""
+        return self.steps(self.growth)
+
+    def scheduled(self, t: int, epoch: int, first: int) -> float:
+        """Which step of the schedule the run's step t = 1, 2, ... is.
+
+        Schedules are of epochs, as in the papers: each is as long as one of the largest batches,
+        however many steps it has. Without growth this is t itself.
+
+        Args:
+            epoch: that t is in, counted from 0.
+            first: steps before that epoch, of the run.
+        """
+        ahead = epoch * self.steps_of_largest - self.steps_until(epoch)
+        pace = self.steps_of_largest / self.steps(epoch)
+        return t + ahead + (t - 1 - first) * (pace - 1)
 
     def items_until(self, position: Position) -> int:
         """Items trained on up to a position, each epoch's counted anew."""

@@ -91,7 +91,7 @@ class Loop:
         session, dataset, position = self._session, self._dataset, self._session.position
         self._enter("step")
         steps = session.begin_epoch(dataset)
-        total, stop = session.batches(dataset).steps_until(self._until), 0
+        total, stop = self._until * session.batches(dataset).steps_of_largest, 0
         step_done = self._files.progress.step if self._files is not None else _nothing
         while position.step < steps:
             stop = self._step(dataset, total, self._stop_requested())

@@ -67,7 +67,9 @@ class Session:
         # rounded gradients are those of the mean, whatever the learning rate
         is_rounded = config.wire != "float32"
         self._is_plain = optimizer.is_plain and config.clip_norm is None and not is_rounded
-        self._batch_size, self._rate_factor, self._warmup = config.batch_size, 1.0, config.warmup
+        self._batches: Batches  # of the epoch that is under way, and what follows from it
+        self._batch_size, self._first = config.batch_size, 0
+        self._rate_factor, self._warmup = 1.0, config.warmup
         self._scale = np.array(1, network.dtype)  # of the gradients, at this step
         self._home = network.vector if network.has_weights else None
         self._phase: Phase = no_phase
@@ -180,13 +182,15 @@ class Session:
             self.work = self._make_work(self.network, self.exchange, items, observe)
         self._order.begin_epoch(self.config.seed, self.position.epoch, self.config.shuffle)
         self.exchange.barrier.wait()
-        config, batches = self.config, self.batches(dataset)
-        self._batch_size = batches.size(self.position.epoch)
+        config, position = self.config, self.position
+        self._batches = batches = self.batches(dataset)
+        self._batch_size = batches.size(position.epoch)
         how, base = config.scale_learning_rate, config.base_batch
         self._rate_factor = batch_factor(how, self._batch_size, base)
         epochs = min(config.warmup_epochs, LARGEST_COUNT)
-        self._warmup = max(config.warmup, batches.steps_until(epochs))
-        return batches.steps(self.position.epoch)
+        self._warmup = max(config.warmup, round(epochs * batches.steps_of_largest))
+        self._first = position.steps - position.step
+        return batches.steps(position.epoch)
 
     def batches(self, dataset: Dataset) -> Batches:
         """The batch size and number of steps of each epoch."""
@@ -196,7 +200,7 @@ class Session:
         """One batch, one update.
 
         Args:
-            steps_total: of the whole training, for the schedule.
+            steps_total: of the whole training by the largest batches, for the schedule.
             stop: this rank's stop request, 0 for none.
 
         Returns:
@@ -259,8 +263,9 @@ class Session:
         return rules, rate if self._is_plain else 1.0
 
     def learning_rate(self, t: int, steps_total: int) -> float:
-        """The learning rate of step t = 1, 2, ..."""
-        course = factor(self.config.schedule, t, steps_total, self._warmup)
+        """The learning rate of step t = 1, 2, ...; `steps_total` are of the largest batches."""
+        scheduled = self._batches.scheduled(t, self.position.epoch, self._first)
+        course = factor(self.config.schedule, scheduled, steps_total, self._warmup)
         return self.optimizer.learning_rate * self._rate_factor * course
 
     def collect_losses(self, steps_total: int) -> None:
