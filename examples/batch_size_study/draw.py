@@ -12,7 +12,9 @@ from statistics import mean, median
 from typing import Any
 
 import numpy as np
-from study import Cell
+from study import BASE, RECIPES, Cell
+
+from distnn.training.batches import Batches
 
 MODEL_RANKS = 64
 RANKS_PER_NODE = 16
@@ -20,7 +22,9 @@ SHOWN = {
     "warmup": "", "short": ", short warm-up", "growing": ", growing for 5 epochs",
     "growing-long": ", growing for 8 epochs",
 }  # fmt: skip
-Finals = dict[tuple[str, str, int], list[dict[str, Any]]]  # by budget, optimizer, batch
+LINES = {"warmup": "-", "short": "--", "growing": ":", "growing-long": "-."}
+Setting = tuple[str, str, str, int]  # budget, optimizer, recipe, batch
+Finals = dict[Setting, list[dict[str, Any]]]
 Timings = dict[tuple[str, int], dict[int, float]]  # by optimizer and ranks: batch -> seconds a step
 
 
@@ -33,8 +37,7 @@ def read(path: Path) -> tuple[Finals, Timings]:
         if record.get("diverged"):
             continue
         if cell.stage == "final":
-            name = cell.optimizer + SHOWN[cell.recipe]
-            finals[cell.budget, name, cell.batch].append(record)
+            finals[cell.budget, cell.optimizer, cell.recipe, cell.batch].append(record)
         elif cell.stage == "timing":
             timings[cell.optimizer, cell.ranks][cell.batch] = record["seconds"] / record["steps"]
     return finals, timings
@@ -64,6 +67,16 @@ def modelled(by_batch: Mapping[int, float], weights: int, gigabits: float) -> di
     return {int(b): float(max((slope * b + max(fixed, 0)) / MODEL_RANKS, link)) for b in batches}
 
 
+def seconds_of(epochs: float, batches: Batches, by_batch: Mapping[int, float]) -> float:
+    """Of so many epochs, the last in part; a step of a size that was not timed is interpolated."""
+    timed = sorted(by_batch)
+    seconds = 0.0
+    for epoch in range(int(np.ceil(epochs))):
+        step = np.interp(batches.size(epoch), timed, [by_batch[b] for b in timed])
+        seconds += min(1, epochs - epoch) * batches.steps(epoch) * float(step)
+    return seconds
+
+
 def table(rows: Mapping[str, Mapping[int, str]]) -> list[str]:
     """Optimizers by batch sizes, as Markdown."""
     batches = sorted({batch for row in rows.values() for batch in row})
@@ -80,7 +93,8 @@ def tables(finals: Finals, timings: Timings, target: float, gigabits: float) -> 
     """All tables of a data set."""
     by: dict[str, dict[str, dict[int, str]]] = defaultdict(lambda: defaultdict(dict))
     weights = next(iter(finals.values()))[0]["weights"] if finals else 0
-    for (budget, name, batch), records in finals.items():
+    for (budget, optimizer, recipe, batch), records in finals.items():
+        name = optimizer + SHOWN[recipe]
         scores = [one["score"][-1] for one in records]
         spread = f" ± {(max(scores) - min(scores)) / 2:.2%}" if len(scores) > 1 else ""
         by[f"Score, budget of {budget}"][name][batch] = f"{mean(scores):.2%}{spread}"
@@ -94,19 +108,16 @@ def tables(finals: Finals, timings: Timings, target: float, gigabits: float) -> 
         by["Noise scale, median of epochs"][name][batch] = f"{median(known):.0f}" if known else "-"
         if epochs is None:
             continue
-        steps = epochs * records[0]["steps"] / len(records[0]["score"])
-        for ranks in sorted({r for n, r in timings if n == name}):
-            seconds = timings[name, ranks].get(batch)
-            if seconds is not None:
-                by[f"Seconds to {target:g} on {ranks} ranks"][name][batch] = (
-                    f"{steps * seconds:.2f}"
-                )
-        if len(timings.get((name, 1), {})) > 1 and batch in timings[name, 1]:
-            seconds = modelled(timings[name, 1], weights, gigabits)[batch]
-            title = (
-                f"Seconds to {target:g} on {MODEL_RANKS} ranks, {gigabits:g} Gbit/s, by the model"
-            )
-            by[title][name][batch] = f"{steps * seconds:.2f}"
+        growth = RECIPES[recipe].get("batch_warmup_epochs", 0)
+        batches = Batches(records[0]["items"], BASE, batch, growth)
+        by_ranks = {r: by_batch for (n, r), by_batch in timings.items() if n == optimizer}
+        if len(by_ranks.get(1, {})) > 1:
+            by_ranks[MODEL_RANKS] = modelled(by_ranks[1], weights, gigabits)
+        for ranks, by_batch in sorted(by_ranks.items()):
+            if batch in by_batch:
+                model = f", {gigabits:g} Gbit/s, by the model" if ranks == MODEL_RANKS else ""
+                title = f"Seconds to {target:g} on {ranks} ranks{model}"
+                by[title][name][batch] = f"{seconds_of(epochs, batches, by_batch):.2f}"
     return [line for title, rows in by.items() for line in ("", f"**{title}**", "", *table(rows))]
 
 
@@ -118,15 +129,14 @@ def plot(finals: Finals, target: float, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, (epochs, steps, reach) = pyplot.subplots(1, 3, figsize=(16, 5), layout="constrained")
-    names = list(dict.fromkeys(name for _, name, _ in finals))
-    rules = list(dict.fromkeys(name.partition(",")[0] for name in names))
-    for name in names:
-        rule, _, recipe = name.partition(",")
-        number = rules.index(rule)
+    names = list(dict.fromkeys((optimizer, recipe) for _, optimizer, recipe, _ in finals))
+    rules = list(dict.fromkeys(optimizer for optimizer, _ in names))
+    for optimizer, recipe in names:
+        number, name = rules.index(optimizer), optimizer + SHOWN[recipe]
         style = {"marker": "osD^vP*X"[number % 8], "color": f"C{number % 10}", "label": name}
-        style["linestyle"] = "--" if recipe else "-"
+        style["linestyle"] = LINES[recipe]
         for budget, axes in (("epochs", epochs), ("steps", steps)):
-            found = {b: r for (kind, n, b), r in finals.items() if (kind, n) == (budget, name)}
+            found = {s[3]: r for s, r in finals.items() if s[:3] == (budget, optimizer, recipe)}
             batches = sorted(found)
             axes.plot(batches, [mean(x["score"][-1] for x in found[b]) for b in batches], **style)
             if budget == "epochs":

@@ -113,27 +113,35 @@ def train(data: Data, grid: Grid, cell: Cell) -> dict[str, Any]:
     epochs = grid.epochs
     if cell.budget == "steps":
         epochs = max(1, round(grid.steps / per_epoch))
-    if cell.stage == "timing":
-        epochs = max(1, 20 // per_epoch)
     layers = [X.shape[1], *grid.hidden, data.classes or 1]
     kind = {"output": "softmax", "loss": "cross-entropy"}
     if not data.classes:
         kind = {"output": "identity", "loss": "squared-error"}
-    network = Network(layers, dtype="float32", seed=cell.seed, **kind)
     rule = OPTIMIZERS[cell.optimizer]
     rate = rule().learning_rate * cell.rate
-    trainer = Trainer(
-        network, rule(rate), batch_size=cell.batch, slices=SLICES, seed=cell.seed,
-        scale_learning_rate="sqrt", base_batch=BASE, noise_scale=cell.stage == "final",
-        **RECIPES[cell.recipe],
-    )  # fmt: skip
-    test = {"search": data.held, "final": data.test, "timing": None}[cell.stage]
-    start = time.perf_counter()
-    try:
+
+    def fit(epochs: int) -> tuple[list[dict[str, Any]], float, int]:
+        """The records, the seconds, and the number of weights."""
+        network = Network(layers, dtype="float32", seed=cell.seed, **kind)
+        trainer = Trainer(
+            network, rule(rate), batch_size=cell.batch, slices=SLICES, seed=cell.seed,
+            scale_learning_rate="sqrt", base_batch=BASE, noise_scale=cell.stage == "final",
+            **RECIPES[cell.recipe],
+        )  # fmt: skip
+        test = {"search": data.held, "final": data.test, "timing": None}[cell.stage]
+        start = time.perf_counter()
         records = trainer.fit(X, T, epochs, test=test)
+        return records, time.perf_counter() - start, network.size
+
+    if cell.stage == "timing":  # without what a fit takes before and after its steps
+        fit(1)
+        more = max(1, 40 // per_epoch)
+        (_, few, _), (_, many, _) = fit(1), fit(1 + more)
+        return {"score": [None], "steps": more * per_epoch, "seconds": many - few}
+    try:
+        records, seconds, weights = fit(epochs)
     except DivergenceError:
         return {"diverged": True}
-    seconds = time.perf_counter() - start
     name = "test_accuracy" if data.classes else "test_r2"
     return {
         "score": [record.get(name) for record in records],
@@ -145,7 +153,7 @@ def train(data: Data, grid: Grid, cell: Cell) -> dict[str, Any]:
         "steps": records[-1]["step"],
         "seconds": seconds,
         "items": len(X),
-        "weights": network.size,
+        "weights": weights,
     }
 
 

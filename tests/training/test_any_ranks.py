@@ -65,7 +65,7 @@ class Combination:
             network, OPTIMIZERS[self.optimizer](),
             batch_size=self.batch, slices=self.slices, seed=self.seed, comm=comm,
             update=update, clip_norm=self.clip_norm, blas=self.blas, wire=self.wire,
-            base_batch=1, batch_warmup_epochs=self.growing,
+            base_batch=-(-self.batch // 3), batch_warmup_epochs=self.growing,
         )  # fmt: skip
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
