@@ -1,7 +1,7 @@
 """One rank goes wrong, in every way at every phase of a command: does the job end in time, and who
 is named?
 
-    python tests/system/phases.py [--python PYTHON ...] [--rounds N] [--places ...]
+    python tests/system/phases.py [--python PYTHON ...] [--rounds N] [--places ...] [--kinds ...]
 
 From the first line of the command on. A rank that dies, raises an exception or leaves ends the job
 within 10 seconds; one that is stopped within 10 seconds more than the stall timeout. The message
@@ -62,11 +62,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--stall", type=float, default=3)
     parser.add_argument("--places", nargs="+", default=PLACES, choices=PLACES)
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     options = parser.parse_args()
     kept: collections.Counter[tuple[str, str]] = collections.Counter()
-    cases = (
-        list(itertools.product(options.python, options.places, KINDS, (0, LAST))) * options.rounds
-    )
+    one_round = itertools.product(options.python, options.places, options.kinds, (0, LAST))
+    cases = list(one_round) * options.rounds
     for python, place, kind, rank in cases:
         with tempfile.TemporaryDirectory() as folder:
             broken = fault(python, kind, rank, place, options.stall, Path(folder))

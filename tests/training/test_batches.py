@@ -87,7 +87,10 @@ def test_a_stop_in_a_growing_epoch_is_gone_on_from(tmp_path):
     """Every position of every epoch is one that a checkpoint may have."""
     rng = np.random.default_rng(5)
     X, T = rng.standard_normal((30, 3)), rng.integers(0, 2, 30)
-    options = {"batch_size": 20, "base_batch": 2, "batch_warmup_epochs": 2, "seed": 3, "slices": 2}
+    options = {
+        "batch_size": 20, "base_batch": 2, "batch_warmup_epochs": 2, "seed": 3, "slices": 2,
+        "schedule": "cosine",
+    }  # fmt: skip
     whole = Network([3, 4, 2], seed=1)
     Trainer(whole, **options).fit(X, T, 4)
     for steps in (1, 14, 16, 19, 21):

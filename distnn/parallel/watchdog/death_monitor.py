@@ -12,13 +12,18 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distnn.parallel.comm.futex import wait_for_release
 from distnn.parallel.comm.status import RankRow, StatusTable, is_held
-from distnn.parallel.watchdog.reports import describe_deaths, write_report
+from distnn.parallel.watchdog.reports import (
+    describe_deaths,
+    process_state,
+    write_error,
+    write_report,
+)
 
 if TYPE_CHECKING:
     import subprocess
@@ -29,7 +34,8 @@ SCRIPT = "import sys; sys.path.append(sys.argv.pop()); "
 SCRIPT += "from distnn.parallel.watchdog.death_monitor import main; main(*sys.argv[1:])"
 START_SECONDS = 1.0  # longest that a rank waits for the monitor to be there
 LOOK_SECONDS = 1.0  # at most, to the next look at who has ended without a mark
-REAP_SECONDS = 5.0  # that a launcher has to take note of how the ranks ended
+NOTE_SECONDS = 5.0  # that a launcher has to note how the ranks ended
+NOTE_INTERVAL = 0.05  # seconds from one of them to the next
 LAUNCHER_SECONDS = 5.0  # that a launcher has to end what is left of a job
 
 
@@ -128,7 +134,7 @@ def watch(table: StatusTable, host: str) -> bool:
         if table.claim_report():
             write_report(describe_deaths(table.dead_rows() or dead, host))
         _kill_the_rest(poll, alive)
-        _outlast(table)
+        outlast([row.process for row in table.rows])
     for process in alive:
         os.close(process)
     return bool(dead)
@@ -170,14 +176,19 @@ def _kill_the_rest(poll: select.poll, alive: dict[int, RankRow]) -> None:
             continue
 
 
-def _outlast(table: StatusTable) -> None:
-    """Stay, with the error stream open, until the launcher has noted how the ranks ended.
+def outlast(processes: Collection[int]) -> None:
+    """Stay, with the error stream open, until the launcher has noted how these processes ended.
 
-    MPICH's ends with 0 if the first one did, unless it sees the others end by a signal while a
-    stream is still open.
+    MPICH's launcher notes one of them whenever something is written to a stream or a stream is
+    closed. Once all streams are closed it still waits for those that are left over, but as ended
+    with 0, if they ended because the first one was gone (Hydra's `pmip.c`, `pmip_cb.c`): where
+    that one ended with 0, so would the job. Hence something that is not seen is written as long as
+    one is left over.
     """
-    until = time.monotonic() + REAP_SECONDS
-    while any(Path(f"/proc/{row.process}").exists() for row in table.rows):
-        if time.monotonic() > until:
+    for _ in range(round(NOTE_SECONDS / NOTE_INTERVAL)):
+        time.sleep(NOTE_INTERVAL)
+        states = {process_state(process) for process in processes}
+        if states == {""}:
             return
-        time.sleep(0.01)
+        if "dead" in states:
+            write_error(b"\r")

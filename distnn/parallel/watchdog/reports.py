@@ -41,8 +41,12 @@ def process_state(process: int) -> str:
 
 
 def write_report(text: str) -> None:
-    """Write a message to standard error at once, past any lock that a stuck thread may hold."""
-    data = ("distnn: " + text.rstrip("\n") + "\n").encode(errors="replace")
+    """Write a message to standard error at once."""
+    write_error(("distnn: " + text.rstrip("\n") + "\n").encode(errors="replace"))
+
+
+def write_error(data: bytes) -> None:
+    """Write to standard error past any lock that a stuck thread may hold."""
     try:
         while data:
             data = data[os.write(2, data) :]

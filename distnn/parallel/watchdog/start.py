@@ -25,7 +25,7 @@ from distnn.parallel.comm.launcher import (
     launched_ranks,
 )
 from distnn.parallel.comm.status import STALL_TIMEOUT
-from distnn.parallel.watchdog.death_monitor import open_process
+from distnn.parallel.watchdog.death_monitor import open_process, outlast
 from distnn.parallel.watchdog.reports import (
     HALTED,
     REPORT_SECONDS,
@@ -143,19 +143,20 @@ class _Watch:
             start = time.monotonic()
             events = [handle for handle, _ in self._poll.poll(100)]
             passed = min(time.monotonic() - start, LONGEST_LOOK)
+            if self._handle in events and os.read(self._handle, 1):
+                return
+            ended = [self._forget(handle) for handle in events if handle != self._handle]
+            dead = dead or ended  # before this rank, which the launcher may have ended since
             if self._handle in events:
-                if os.read(self._handle, 1):
-                    return
                 dead = dead or [(self._process, launched_rank() or 0)]
                 break
-            ended = [self._forget(handle) for handle in events]
-            dead = dead or ended
             waited += passed
             since_death += passed if dead else 0.0
         self._end(dead)
 
     def _find_siblings(self) -> None:
-        if self.siblings is None:
+        # not once all are known: who dies meanwhile would be seen after those that a launcher ends
+        if self.siblings is None or len(self.siblings) == launched_rank(names=LOCAL_SIZES):
             return
         known = {process for process, _ in self.siblings.values()}
         for process, rank in _siblings(self._launcher):
@@ -195,6 +196,7 @@ class _Watch:
             with suppress(ProcessLookupError):
                 os.kill(self._process, signal.SIGKILL)  # the launcher ends all others: MPI cannot
             if is_first and self.siblings is not None:
+                outlast([process for process, _ in self.siblings.values()])
                 for stream in range(3):
                     os.close(stream)  # which the launcher waits for
                 time.sleep(CLAIM_SECONDS)
