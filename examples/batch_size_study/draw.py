@@ -12,7 +12,7 @@ from statistics import mean, median
 from typing import Any
 
 import numpy as np
-from study import BASE, RECIPES, Cell
+from study import BASE, BUDGETS, RECIPES, Cell
 
 from distnn.training.batches import Batches
 
@@ -22,7 +22,12 @@ SHOWN = {
     "warmup": "", "short": ", short warm-up", "growing": ", growing for 5 epochs",
     "growing-long": ", growing for 8 epochs",
 }  # fmt: skip
-LINES = {"warmup": "-", "short": "--", "growing": ":", "growing-long": "-."}
+OF_RECIPE: dict[str, dict[str, Any]] = {
+    "warmup": {"linestyle": "-"},
+    "short": {"linestyle": "--", "alpha": 0.6},
+    "growing": {"linestyle": ":", "fillstyle": "none", "markersize": 8},
+    "growing-long": {"linestyle": "-.", "fillstyle": "none", "markersize": 12},
+}
 Setting = tuple[str, str, str, int]  # budget, optimizer, recipe, batch
 Finals = dict[Setting, list[dict[str, Any]]]
 Timings = dict[tuple[str, int], dict[int, float]]  # by optimizer and ranks: batch -> seconds a step
@@ -121,6 +126,11 @@ def tables(finals: Finals, timings: Timings, target: float, gigabits: float) -> 
     return [line for title, rows in by.items() for line in ("", f"**{title}**", "", *table(rows))]
 
 
+def of_rule(number: int) -> dict[str, Any]:
+    """Marker and colour of the optimizer of a number."""
+    return {"marker": "osD^vP*X"[number % 8], "color": f"C{number % 10}"}
+
+
 def plot(finals: Finals, target: float, path: Path) -> None:
     """Score against batch size for both budgets, and epochs to the target."""
     import matplotlib
@@ -128,28 +138,34 @@ def plot(finals: Finals, target: float, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (epochs, steps, reach) = pyplot.subplots(1, 3, figsize=(16, 5), layout="constrained")
-    names = list(dict.fromkeys((optimizer, recipe) for _, optimizer, recipe, _ in finals))
-    rules = list(dict.fromkeys(optimizer for optimizer, _ in names))
-    for optimizer, recipe in names:
-        number, name = rules.index(optimizer), optimizer + SHOWN[recipe]
-        style = {"marker": "osD^vP*X"[number % 8], "color": f"C{number % 10}", "label": name}
-        style["linestyle"] = LINES[recipe]
-        for budget, axes in (("epochs", epochs), ("steps", steps)):
-            found = {s[3]: r for s, r in finals.items() if s[:3] == (budget, optimizer, recipe)}
-            batches = sorted(found)
-            axes.plot(batches, [mean(x["score"][-1] for x in found[b]) for b in batches], **style)
-            if budget == "epochs":
-                needed = {b: to_target(found[b], target) for b in batches}
-                known = [b for b in batches if needed[b] is not None]
-                reach.plot(known, [needed[b] for b in known], **style)
-    for axes, title in (
-        (epochs, "test score, same epochs"), (steps, "test score, same steps"),
-        (reach, f"epochs to {target:g}"),
-    ):  # fmt: skip
-        axes.set(xscale="log", xlabel="batch size", title=title)
-        axes.grid(alpha=0.3)
-    epochs.legend(fontsize=8)
+    budgets = [budget for budget in BUDGETS if any(setting[0] == budget for setting in finals)]
+    figure, axes = pyplot.subplots(
+        1, len(budgets) + 1, figsize=(5.5 * len(budgets) + 7, 5), layout="constrained"
+    )
+    batches = sorted({batch for *_, batch in finals})
+    rules = list(dict.fromkeys(optimizer for _, optimizer, _, _ in finals))
+    recipes = [recipe for recipe in RECIPES if any(setting[2] == recipe for setting in finals)]
+    for budget, optimizer, recipe in dict.fromkeys(setting[:3] for setting in finals):
+        found = {s[3]: r for s, r in sorted(finals.items()) if s[:3] == (budget, optimizer, recipe)}
+        style = {**of_rule(rules.index(optimizer)), **OF_RECIPE[recipe]}
+        scores = [mean(x["score"][-1] for x in records) for records in found.values()]
+        axes[budgets.index(budget)].plot(list(found), scores, **style)
+        if budget == "epochs":
+            needed = {batch: to_target(records, target) for batch, records in found.items()}
+            known = [batch for batch in needed if needed[batch] is not None]
+            axes[-1].plot(known, [needed[batch] for batch in known], **style)
+    titles = [f"test score, same {budget}" for budget in budgets] + [f"epochs to {target:g}"]
+    for one, title in zip(axes, titles, strict=True):
+        one.set(xscale="log", xlabel="batch size", title=title)
+        one.set_xticks(batches, [f"{batch:,}" for batch in batches])
+        one.minorticks_off()
+        one.grid(alpha=0.3)
+    for number, name in enumerate(rules):
+        axes[-1].plot([], [], label=name, **of_rule(number))
+    for recipe in recipes:
+        name = SHOWN[recipe].removeprefix(", ") or "batches of one size"
+        axes[-1].plot([], [], label=name, color="black", marker="o", **OF_RECIPE[recipe])
+    figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=110)
 
 
