@@ -34,6 +34,10 @@ CASES: dict[str, tuple[str, list[list[int]]]] = {
     "bfloat16, adam, clipping": (
         "--wire bfloat16 --slices 7 --clip-norm 0.2 --batch-size 50", [[2, 2], [1, 1, 1]]
     ),
+    "lamb, growing batches, average": (
+        "--slices 4 --optimizer lamb --batch-size 150 --base-batch 30 --batch-warmup-epochs 1 "
+        "--average 0.9", [[1, 1, 1], [2, 1, 1]],
+    ),
     "sgd, eight hosts": ("--slices 8 --optimizer sgd --batch-size 150", [[1] * 8, [1, 1]]),
 }  # fmt: skip
 
