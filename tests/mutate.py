@@ -228,7 +228,7 @@ def mutant(name: str, number: int) -> tuple[str, str]:
         setattr(parent, field, new)
     else:
         getattr(parent, field)[at] = new
-    where = f"{Path(name).name}:{old.lineno}:{old.col_offset}"  # type: ignore[attr-defined]
+    where = f"{name}:{old.lineno}:{old.col_offset}"  # type: ignore[attr-defined]
     return f"{where} {before} -> {after}", ast.unparse(ast.fix_missing_locations(tree))
 
 
@@ -290,7 +290,7 @@ def run(part: str, copy: Path, options: argparse.Namespace, known: dict[str, str
     mistakes = {}
     for name, place in drawn[: options.count]:
         what, text = mutant(name, place)
-        mistakes[f"{part} {what}"] = name, text
+        mistakes[what] = name, text
     new = [what for what in mistakes if what not in known]
     if new and (killer := killed_by(copy, stages("", tests))):
         raise SystemExit(f"{part}: fails without a mistake: {killer}")
