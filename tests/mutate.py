@@ -127,7 +127,8 @@ PARTS = {
         "tests/training/test_average.py", "tests/training/test_noise_scale.py",
         "tests/training/test_validation.py", "tests/training/test_wire.py",
         "tests/training/test_own_gradient.py", "tests/training/test_steady_state.py",
-        "tests/training/test_many_fits.py", "tests/training/test_any_ranks.py",
+        "tests/training/test_batches.py", "tests/training/test_many_fits.py",
+        "tests/training/test_any_ranks.py",
     ]),
     "reduction": (["distnn/parallel/reduction"], [
         "tests/parallel/reduction", "tests/training/test_session.py",
@@ -296,9 +297,10 @@ def run(part: str, copy: Path, options: argparse.Namespace, known: dict[str, str
         raise SystemExit(f"{part}: fails without a mistake: {killer}")
     for what in new:
         name, text = mistakes[what]
+        unchanged = (copy / name).read_text()
         (copy / name).write_text(text)
         known[what] = killed_by(copy, stages(name, tests)) or SURVIVED
-        shutil.copy(ROOT / name, copy / name)
+        (copy / name).write_text(unchanged)
         line = f"{what}\t{known[what]}"
         print(line, flush=True)
         if options.out is not None:
