@@ -41,7 +41,12 @@ HOLES = [
     (SESSION, "(position.steps, slices)", "(0, slices)", "tests/training/test_session.py"),
     (SESSION, ", *self.exchange.state.values())", ",)", "tests/training/test_session.py"),
     (SESSION, " or np.isfinite(vector).all()", "", "tests/training/test_session.py"),
-    (SESSION, "min(position.step *", "max(position.step *", "tests/training/test_session.py"),
+    (
+        "distnn/training/batches.py",
+        "min(position.step *",
+        "max(position.step *",
+        "tests/training/test_batches.py",
+    ),
     (SESSION, "if self._loss_sums.full:", "if False:", "tests/training/test_session.py"),
     (
         "distnn/training/loop.py",
@@ -121,7 +126,7 @@ HOLES = [
 ]
 # Of each part its files, and the tests that cover them.
 PARTS = {
-    "session": (["distnn/training/session.py"], [
+    "session": (["distnn/training/session.py", "distnn/training/batches.py"], [
         "tests/training/test_session.py", "tests/training/test_trainer.py",
         "tests/training/test_trainer_errors.py", "tests/training/test_trainer_files.py",
         "tests/training/test_average.py", "tests/training/test_noise_scale.py",
