@@ -37,10 +37,10 @@ UPDATES = ("auto", "rank0", "sharded")
 BLAS = ("auto", "numpy", "onednn", "mkl")
 METRICS = ("loss", "accuracy", "balanced-accuracy", "f1", "auc", "rmse", "mae", "r2")
 CLASS_WEIGHTS = ("balanced",)
-MOST_GROWING = 1000  # epochs in which the batch size changes
 PROGRESS = ("auto", "bar", "lines", "off")
 NO_PATHS = ("digits", "arrays")  # bundled; in memory, of a trainer
 MOST_SLICES = 2**20
+MOST_GROWING = 1000  # epochs in which the batch size changes
 
 
 @dataclasses.dataclass(frozen=True)

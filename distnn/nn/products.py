@@ -185,7 +185,7 @@ def slice_by_slice(product: Product) -> Product:
     return batched
 
 
-def numpy_for_small(product: Product, by_numpy: Product) -> Product:
+def numpy_for_small(product: Product, numpy_product: Product) -> Product:
     """The product by oneDNN, but by numpy where the call takes longer than the multiplications, and
     where the result is a single column, as of a network with one output: oneDNN 3.2 computes it
     without vector instructions, in up to 200 times numpy's time.
@@ -196,7 +196,7 @@ def numpy_for_small(product: Product, by_numpy: Product) -> Product:
     def either(X: Array, Y: Array, out: Array) -> None:
         m, n = out.shape[-2:]
         if n == 1 or m * n * X.shape[-1] < FEW:
-            by_numpy(X, Y, out)
+            numpy_product(X, Y, out)
         else:
             product(X, Y, out)
 

@@ -42,7 +42,7 @@ class Session:
     Args:
         network: or whatever has one flat vector of weights, see `own_gradient.FlatVector`.
         config: batch_size, slices (resolved), seed, shuffle, schedule, warmup, reduce, wire,
-            update, clip_norm and the like are used.
+            update, clip_norm, average and how batches and their rates grow are used.
         make_work: what computes the gradients of this rank's slices, of the network, the exchange,
             the most items of a batch, and what observes them, or None.
 

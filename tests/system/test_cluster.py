@@ -36,7 +36,7 @@ CASES: dict[str, tuple[str, list[list[int]]]] = {
     ),
     "lamb, growing batches, average": (
         "--slices 4 --optimizer lamb --batch-size 150 --base-batch 30 --batch-warmup-epochs 1 "
-        "--average 0.9", [[1, 1, 1], [2, 1, 1]],
+        "--average 0.9", [[1, 1, 1, 1], [2, 1, 1]],
     ),
     "sgd, eight hosts": ("--slices 8 --optimizer sgd --batch-size 150", [[1] * 8, [1, 1]]),
 }  # fmt: skip

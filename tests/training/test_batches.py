@@ -84,7 +84,7 @@ def test_a_training_takes_the_batches_of_each_epoch_and_rates_to_match():
 
 
 def test_a_stop_in_a_growing_epoch_is_gone_on_from(tmp_path):
-    """Every position of every epoch is one that a checkpoint may have."""
+    """From the first epoch, the second, its end, and from epochs of the largest batches."""
     rng = np.random.default_rng(5)
     X, T = rng.standard_normal((30, 3)), rng.integers(0, 2, 30)
     options = {
