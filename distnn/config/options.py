@@ -38,6 +38,13 @@ BLAS = ("auto", "numpy", "onednn", "mkl")
 METRICS = ("loss", "accuracy", "balanced-accuracy", "f1", "auc", "rmse", "mae", "r2")
 CLASS_WEIGHTS = ("balanced",)
 PROGRESS = ("auto", "bar", "lines", "off")
+# Where a program gives what is an option of the commands, but no keyword of `Trainer`: by group.
+ELSEWHERE = {
+    "data": "give it to fit(...) or distnn.prepare(...)",
+    "network": "give it to Network(...)",
+    "optimization": "give it to the optimizer, as Adam(0.001)",
+    "output": "only the commands have it",
+}
 NO_PATHS = ("digits", "arrays")  # bundled; in memory, of a trainer
 MOST_SLICES = 2**20
 MOST_GROWING = 1000  # epochs in which the batch size changes
@@ -287,9 +294,14 @@ class TrainConfig(Options):
         Raises:
             InputError: no such keyword, or a value that cannot be used.
         """
-        known = {name: one for name, one in options_of(cls).items() if one.trainer}
+        table = options_of(cls)
+        known = {name: one for name, one in table.items() if one.trainer}
         values: dict[str, Any] = {"progress": "off"}
         for name, value in keywords.items():
+            if name == "epochs":
+                raise InputError("no argument of Trainer", name, "give it to fit(X, T, epochs)")
+            if name in table and name not in known:
+                raise InputError("no argument of Trainer", name, ELSEWHERE[table[name].group])
             if name not in known:
                 raise InputError("unknown argument", name, nearest(name, known))
             values[name] = known[name].checked(value, name)

@@ -68,7 +68,11 @@ def test_keywords_of_a_trainer():
     ("keywords", "message"),
     [
         ({"batchsize": 8}, "batchsize: unknown argument; did you mean batch_size?"),
-        ({"hidden": [8]}, "hidden: unknown argument"),
+        ({"epochs": 8}, "epochs: no argument of Trainer; give it to fit(X, T, epochs)"),
+        ({"hidden": [8]}, "hidden: no argument of Trainer; give it to Network(...)"),
+        ({"drop": "id"}, "drop: no argument of Trainer; give it to fit(...) or"),
+        ({"momentum": 0.9}, "momentum: no argument of Trainer; give it to the optimizer"),
+        ({"trace": "t"}, "trace: no argument of Trainer; only the commands have it"),
         ({"slices": 2**20 + 1}, "slices: 1048577 must be at most 1048576"),
         ({"seed": 2**63}, "seed: 9223372036854775808 must be at most 9223372036854775807"),
         ({"seed": "1"}, "seed: '1' is not a whole number"),
