@@ -218,10 +218,8 @@ def _unknown(extra: Sequence[str], options: Iterable[Option]) -> InputError:
     if flag is None:
         return InputError("unexpected argument", shown(extra[0]).strip("'"), "flags start with --")
     flag = flag.partition("=")[0]
-    remedy = nearest(flag, [one.flag for one in options if not one.positional])
+    remedy = nearest(flag, [*(one.flag for one in options if not one.positional), "--help"])
     for one in options:
         if one.positional and flag.strip("-").replace("-", "_") == one.name:
             remedy = f"give {one.flag} without a flag"
-    if remedy.startswith("known"):
-        remedy = "see --help"  # there are dozens
     return InputError("unknown flag", shown(flag).strip("'"), remedy)
