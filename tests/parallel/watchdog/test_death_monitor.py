@@ -98,6 +98,19 @@ def test_who_was_dead_before_is_reported(node):
     assert "rank 11" not in report
 
 
+def test_who_was_done_and_gone_before_is_not_reported(node):
+    node.table.rows[2].done = 1
+    node.ranks[2].kill()
+    node.ranks[2].wait()
+    process = node.watch()
+    for row in node.table.rows:
+        row.done = 1
+    for rank in node.ranks:
+        rank.kill()
+    assert process.communicate(timeout=10)[1].strip() == ""
+    assert process.returncode == 0
+
+
 def test_who_was_done_is_not_reported(node):
     process = node.watch()
     for rank in node.ranks:
