@@ -14,14 +14,13 @@ from distnn.data.parquet import ParquetTable
 from distnn.data.preparation import Preparation, Unfamiliar
 from distnn.data.rows import Array, place_of
 from distnn.data.sliced import Sliced
-from distnn.data.table import Table, missing
+from distnn.data.table import Table
+from distnn.data.target_columns import checked_targets
 from distnn.errors import InputError
 
 BLOCK_VALUES = 1 << 18  # of a block of an array
 MOST_LABELS = 1 << 16  # different targets that are remembered
 STAND_IN = 1 << 17  # rows that stand in for all targets
-
-FILL_IN = "fill it in, or leave rows without a target out"
 
 
 class Piece(NamedTuple):
@@ -135,7 +134,7 @@ class TableBlocks(Blocks):
             x = self._preparation.transform(
                 self._table, self._features, columns[:k], start, Unfamiliar()
             )
-            y = self._checked(columns[k : k + m], start)
+            y = checked_targets(self._table, self._targets, columns[k : k + m], start)
             yield Piece(start, x, y, columns[-1] if self._weights else None)
             start += len(x)
 
@@ -143,24 +142,12 @@ class TableBlocks(Blocks):
         """See `Blocks.targets`."""
         start = 0
         for columns in self._table.blocks(self._targets):
-            yield self._checked(columns, start)
+            yield checked_targets(self._table, self._targets, columns, start)
             start += len(columns[0])
 
     def place(self, row: int, column: int) -> str:
         """See `Blocks.place`."""
         return self._table.place(row, self._features[self._columns[column]])
-
-    def _checked(self, columns: list[Array], start: int) -> Array:
-        """Targets (b,) or (b, k); InputError where one is missing."""
-        for j, values in zip(self._targets, columns, strict=True):
-            gaps = missing(values)
-            if gaps.any():
-                place = self._table.place(start + int(gaps.argmax()), j)
-                raise InputError("the target is missing", f"{self.where}, {place}", FILL_IN)
-            if len(columns) > 1 and values.dtype.kind == "O":
-                where = f"{self.where}, {self._table.title(j)}"
-                raise InputError("text as one of several targets", where, "give one of text")
-        return columns[0] if len(columns) == 1 else np.column_stack(columns)
 
 
 def files_of(table: Table) -> list[ParquetTable]:
@@ -205,5 +192,5 @@ def stand_in(parts: Iterable[Array], where: str) -> Array:
 def _first_rows(part: Array, where: str) -> Array:
     if part.dtype.kind != "f" and ((part == 0) | (part == 1)).all() and (part.sum(1) == 1).all():
         what = "one-hot rows, where the training set does not fit into memory"
-        raise InputError(what, where, "give class numbers, or use --stream off")
+        raise InputError(what, where, "give class numbers, or use --window 0")
     return part[:STAND_IN].astype(np.float64)

@@ -26,9 +26,12 @@ class Folder(Table):
     def __init__(self, path: Path, tables: Sequence[Table]) -> None:
         self.where, self.tables = str(path), tables
         first = tables[0]
-        self.names, self.columns, self.declared = first.names, first.columns, first.declared
+        self.names, self.columns, self.index = first.names, first.columns, first.index
+        self.declared = first.declared
         for table in tables[1:]:
             self._check(table)
+            pairs = zip(self.declared, table.declared, strict=True)
+            self.declared = tuple(kind or other for kind, other in pairs)
 
     def blocks(self, columns: Sequence[int]) -> Iterator[list[Array]]:
         """See `Table.blocks`."""
@@ -55,17 +58,15 @@ class Folder(Table):
             differ = [name for name in here if name not in there] or here
             what = f"has other columns than {Path(first.where).name}: {', '.join(differ)[:200]}"
             raise InputError(what, table.where, remedy)
-        for j, (kind, other) in enumerate(zip(table.declared, first.declared, strict=True)):
-            if kind != other:
-                what = f"{table.title(j)} is of {kind}, in {Path(first.where).name} of {other}"
+        for j, (kind, other) in enumerate(zip(table.declared, self.declared, strict=True)):
+            if kind and other and kind != other:
+                what = f"{table.title(j)} is of {kind}, in files before it of {other}"
                 raise InputError(what, table.where, remedy)
 
 
 def is_table(path: Path) -> bool:
     """Whether a path is a table's by its name, or a folder that holds some."""
-    if path.is_dir():
-        return any(is_table(file) for file in path.iterdir() if file.is_file())
-    return path.name.endswith(ENDINGS)
+    return bool(_tables_in(path)) if path.is_dir() else path.name.lower().endswith(ENDINGS)
 
 
 def open_table(path: Path, delimiter: str | None = None) -> Table:
@@ -78,11 +79,16 @@ def open_table(path: Path, delimiter: str | None = None) -> Table:
         InputError: it cannot be read; files of a folder differ.
     """
     if not path.is_dir():
-        if path.name.endswith(".parquet"):
+        if path.name.lower().endswith(".parquet"):
             return ParquetTable(path)
-        is_tsv = path.name.endswith((".tsv", ".tsv.gz"))
+        is_tsv = path.name.lower().endswith((".tsv", ".tsv.gz"))
         name = delimiter or ("tab" if is_tsv else None)
         return CsvTable(path, None if name is None else DELIMITERS[name])
-    files = sorted(file for file in path.iterdir() if file.is_file() and is_table(file))
-    tables = [open_table(file, delimiter) for file in files]
+    tables = [open_table(file, delimiter) for file in _tables_in(path)]
     return tables[0] if len(tables) == 1 else Folder(path, tables)
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    """Its tables by name, without hidden ones."""
+    files = (file for file in folder.iterdir() if not file.name.startswith("."))
+    return sorted(file for file in files if file.is_file() and is_table(file))

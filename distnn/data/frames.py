@@ -1,15 +1,19 @@
 """Data frames and arrays in memory as tables: pandas, polars, pyarrow, numpy; none is imported."""
 
 from collections.abc import Iterator, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
 from distnn.data.rows import Array, check_unique
-from distnn.data.table import MISSING, Table, as_objects
+from distnn.data.table import MISSING, Table, as_objects, typed
 from distnn.errors import InputError
 
 STEP = 1 << 16
+NO_CATEGORY = (date, time, timedelta, list, tuple, dict, set, bytes, np.ndarray)
+NO_VALUE = MISSING | {"nat"}  # what stands for no value, as text
 
 
 class FrameTable(Table):
@@ -25,10 +29,7 @@ class FrameTable(Table):
         self.columns = len(self.names)
         check_unique(self.names, "columns", where)
         self._values = [column_values(frame[name]) for name in _names(frame)]
-        self.declared = tuple(
-            kind if kind == "text" or kind.startswith("datetime") else None
-            for kind in (_kind(values) for values in self._values)
-        )
+        self.declared = tuple(map(_declared, self._values))
         if not self._values or not len(self._values[0]):
             raise InputError("empty: no rows or no columns", where, "give at least one row")
 
@@ -53,13 +54,14 @@ class ArrayTable(Table):
             raise InputError(what, where, "give an array (n, features), n at least 1")
         self._values = values.reshape(len(values), -1)
         self.columns = self._values.shape[1]
-        self.declared = (None,) * self.columns
+        kinds = (_declared(column_values(self._values[:, j])) for j in range(self.columns))
+        self.declared = tuple(None if kind == "text" else kind for kind in kinds)
 
     def blocks(self, columns: Sequence[int]) -> Iterator[list[Array]]:
-        """See `Table.blocks`."""
+        """See `Table.blocks`; text that spells numbers is numbers, as in a csv file."""
         for start in range(0, len(self._values), STEP):
             block = self._values[start : start + STEP]
-            yield [column_values(block[:, j]) for j in columns]
+            yield [_as_in_csv(column_values(block[:, j])) for j in columns]
 
 
 def is_frame(X: Any) -> bool:
@@ -79,17 +81,20 @@ def column_values(column: Any) -> Array:
         return values if values.dtype.kind == "b" else values.astype(np.float64, copy=False)
     if values.dtype.kind in "iu":
         return values.astype(np.float64 if values.dtype == np.uint64 else np.int64, copy=False)
-    if values.dtype.kind == "M":
+    if values.dtype.kind in "mM":
         return values
-    return _from_objects(values.tolist())
+    return _from_objects(list(values))
 
 
 def _from_objects(values: list[Any]) -> Array:
-    """Python's values: numbers if all are numbers or missing, else text."""
+    """Python's values: numbers if all are numbers or missing, else text, or as they are."""
     found = [None if _is_missing(value) else value for value in values]
     present = [value for value in found if value is not None]
-    if all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in present):
+    if all(isinstance(v, int | float | np.number | Decimal) and type(v) is not bool
+           for v in present):  # fmt: skip
         return np.array([np.nan if value is None else float(value) for value in found])
+    if _other_type(present):
+        return as_objects(found)
     return as_objects([None if value is None else str(value) for value in found])
 
 
@@ -97,14 +102,28 @@ def _is_missing(value: Any) -> bool:
     """None, NaN, pandas' NA and NaT; but no text, which is no gap in a frame."""
     if isinstance(value, str):
         return value == ""
-    return value is None or str(value).lower() in MISSING | {"nat"}
+    return value is None or str(value).lower() in NO_VALUE
+
+
+def _other_type(present: list[Any]) -> str | None:
+    """The type of the first value that is neither a number nor a category; None: there is none."""
+    return next((type(value).__name__ for value in present if isinstance(value, NO_CATEGORY)), None)
+
+
+def _declared(values: Array) -> str | None:
+    """See `Table.declared`."""
+    if values.dtype.kind in "mM":
+        return str(values.dtype)
+    if values.dtype.kind != "O":
+        return None
+    return _other_type([value for value in values if value is not None]) or "text"
+
+
+def _as_in_csv(values: Array) -> Array:
+    if values.dtype.kind != "O":
+        return values
+    return typed(["" if value is None else str(value) for value in values])
 
 
 def _names(frame: Any) -> list[Any]:
     return list(frame.column_names if hasattr(frame, "column_names") else frame.columns)
-
-
-def _kind(values: Array) -> str:
-    if values.dtype.kind == "M":
-        return str(values.dtype)
-    return "text" if values.dtype.kind == "O" else "number"

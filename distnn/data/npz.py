@@ -1,13 +1,12 @@
 """NumPy's npz and npy files, read without pickle."""
 
-import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from distnn.data.binary import DEFLATE_LIMIT, damage_named, file_limit, file_opener, npy_rows
+from distnn.data.binary import DEFLATE_LIMIT, damage_named, file_limit, npy_rows
 from distnn.data.rows import Rows, check_unique
 from distnn.errors import InputError
 
@@ -79,10 +78,3 @@ class Npz:
                 raise InputError(f"damaged ({error})", where=where, remedy=REMEDY) from error
             with stream:
                 yield stream
-
-
-def npy_file_rows(path: Path) -> Rows:
-    """The array of an npy file as Rows."""
-    with damage_named(str(path)):
-        size = os.stat(path).st_size
-    return npy_rows(file_opener(path), size, str(path))

@@ -33,6 +33,8 @@ class ParquetTable(Table):
             schema = file.schema_arrow
             self.names: tuple[str, ...] = tuple(schema.names)
             self.declared = tuple(kind_of(schema.field(j).type) for j in range(len(schema)))
+            kept = (schema.pandas_metadata or {}).get("index_columns", ())  # a range is a dict
+            self.index = frozenset(j for j, name in enumerate(schema.names) if name in kept)
             meta = file.metadata
             rows = meta.num_rows
             self.groups = [meta.row_group(k).num_rows for k in range(meta.num_row_groups)]
@@ -64,6 +66,14 @@ class ParquetTable(Table):
         if rows != self.groups[number]:
             raise InputError("changed while it was read", where, "start again")
 
+    def texts(self, column: int) -> Iterator[list[str]]:
+        """See `Table.texts`; whole numbers of any size stay what they are."""
+        name = self.names[column]
+        with self._opened() as file:
+            for batch in file.iter_batches(columns=[name]):
+                values = batch.column(name).to_pylist()
+                yield ["" if v is None or v != v else str(v) for v in values]
+
     def _batches(self, file: Any, columns: Sequence[int], **how: Any) -> Iterator[list[Array]]:
         names = [self.names[j] for j in columns]
         for batch in file.iter_batches(columns=list(dict.fromkeys(names)), **how):
@@ -89,17 +99,19 @@ class ParquetTable(Table):
             pa.default_memory_pool().release_unused()  # some 50 MB, on every rank that reads
 
 
-def kind_of(type: Any) -> str:
+def kind_of(type: Any) -> str | None:
     """An Arrow type as `Table.declared` has it."""
     import pyarrow.types as types
 
     if types.is_dictionary(type):
         type = type.value_type
+    if types.is_null(type):  # no value at all, for example in one file of several
+        return None
     if types.is_integer(type) or types.is_floating(type) or types.is_decimal(type):
         return "number"
-    if types.is_boolean(type) or types.is_string(type) or types.is_large_string(type):
+    if types.is_boolean(type) or str(type) in ("string", "large_string", "string_view"):
         return "text"
-    return "number" if types.is_null(type) else str(type)
+    return str(type)
 
 
 def from_arrow(array: Any, declared: str | None) -> Array:
@@ -113,7 +125,7 @@ def from_arrow(array: Any, declared: str | None) -> Array:
         return as_objects([None if v is None else str(v) for v in values])
     if declared != "number":
         return as_objects(array.to_pylist())
-    if pa.types.is_decimal(array.type) or pa.types.is_null(array.type):
+    if pa.types.is_decimal(array.type):
         array = array.cast(pa.float64())
     values = array.to_numpy(zero_copy_only=False)
     if values.dtype.kind in "iu" and values.dtype != np.uint64:

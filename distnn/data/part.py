@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distnn.data.blocks import Blocks
-from distnn.data.categories import is_number
 from distnn.data.options import TableOptions
 from distnn.data.preparation import Preparation
-from distnn.data.rows import Array, Rows, check_finite
+from distnn.data.rows import Array, Rows
 from distnn.data.scan import Scan, scan
-from distnn.data.table import Table, missing
-from distnn.data.targets import FEW_VALUES
+from distnn.data.table import Table
+from distnn.data.target_columns import check_mixture, checked_targets
 from distnn.errors import InputError
 
 
@@ -162,7 +161,8 @@ def _part(
     preparation: Preparation,
     logs: bool,
 ) -> Part:
-    y = _targets(table, targets, found.collected[: len(targets)])
+    y = checked_targets(table, targets, found.collected[: len(targets)])
+    check_mixture(y, lambda row: f"{table.where}, {table.place(row, targets[0])}")
     weights = _weights(table, weight[0], found.collected[-1]) if weight else None
     return Part(
         x=preparation.rows(table, features, found.rows, logs),
@@ -200,46 +200,12 @@ def _given(table: Table, names: str | None, flag: str) -> list[int]:
 
 
 def _others(table: Table, taken: Sequence[int]) -> list[int]:
-    left = [j for j in range(table.columns) if j not in set(taken)]
+    left = [j for j in range(table.columns) if j not in {*taken, *table.index}]
     if not left:
         what = f"{table.columns} columns, none is left for the features"
         remedy = "separate features and target by commas, or say --delimiter"
         raise InputError(what, table.where, remedy)
     return left
-
-
-def _targets(table: Table, columns: list[int], collected: list[Array]) -> Array:
-    for j, values in zip(columns, collected, strict=True):
-        gaps = missing(values)
-        if gaps.any():
-            place = table.place(int(gaps.argmax()), j)
-            remedy = "fill it in, or leave rows without a target out"
-            what = f"the target is missing ({int(gaps.sum())} of {len(gaps)} rows)"
-            raise InputError(what, f"{table.where}, {place}", remedy)
-        if len(columns) > 1 and values.dtype.kind == "O":
-            what = "text as one of several targets"
-            raise InputError(what, f"{table.where}, {table.title(j)}", "give one target of text")
-        _check_mixture(table, j, values)
-        if values.dtype.kind == "f":
-            places = _places(table, j)
-            check_finite(values[:, None], places)
-    return collected[0] if len(columns) == 1 else np.column_stack(collected)
-
-
-def _check_mixture(table: Table, column: int, values: Array) -> None:
-    """InputError where a target of numbers has text in some row: it would become a class."""
-    if values.dtype.kind != "O":
-        return
-    texts = [row for row, value in enumerate(values) if not is_number(value)]
-    different = len(set(values))
-    if len(texts) < len(values) and (different > FEW_VALUES or len(values) < 2 * different):
-        what = f"text {values[texts[0]][:40]!r} in a numeric column"
-        where = f"{table.where}, {table.place(texts[0], column)}"
-        raise InputError(what, where, "write a number, or leave this row out")
-
-
-def _places(table: Table, column: int) -> Callable[[int, int], str]:
-    return lambda row, _: f"{table.where}, {table.place(row, column)}"
 
 
 def _weights(table: Table, column: int, values: Array) -> Array:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from distnn.data.categories import canonical, is_number
+from distnn.data.categories import canonical, is_number, numbered
 from distnn.data.rows import Array, Rows
 from distnn.data.table import Table, missing
 from distnn.errors import InputError, printable
@@ -134,7 +134,7 @@ class Preparation:
         """
         if self.named and table.names is not None:
             return [table.column(column.name) for column in self.columns]
-        left = [j for j in range(table.columns) if j not in set(taken)]
+        left = [j for j in range(table.columns) if j not in {*taken, *table.index}]
         if len(left) != len(self.columns):
             what = f"{len(left)} columns, the training set has {len(self.columns)}"
             raise InputError(what, table.where, "give rows with the training set's columns")
@@ -245,8 +245,8 @@ def _numbers(column: Column, values: Array, out: Array, met: Unfamiliar) -> None
 
 def _one_hot(column: Column, values: Array, out: Array, met: Unfamiliar) -> None:
     """A column of categories as out (b, width)."""
-    index = {category: k for k, category in enumerate(column.categories)}
-    gap = len(index) if column.gaps else -1
+    index = numbered(column.categories)
+    gap = len(column.categories) if column.gaps else -1
     distinct, inverse = _distinct(values)
     codes = np.array([gap if text is None else index.get(text, -1) for text in distinct])
     rows = codes[inverse]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distnn.data.categories import canonical, is_number
+from distnn.data.categories import canonical, check_different, is_number
 from distnn.data.preparation import (
     CATEGORY,
     LEAST_ROWS,
@@ -24,6 +24,7 @@ from distnn.data.table import Table, as_objects, missing
 from distnn.errors import InputError
 
 SHOWN = 5  # columns that a message names
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+")
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
@@ -145,7 +146,10 @@ def scan(
             what = f"{table.title(j)} is of type {table.declared[j]}, which is no number or text"
             remedy = f"leave it out with --drop {_name(table, j)}, or convert it"
             raise InputError(what, table.where, remedy)
-    seen = {j: Seen(as_text=j in set(categorical) or table.declared[j] == "text") for j in features}
+    as_written: dict[int, dict[str, None]] = {
+        j: {} for j in features if table.declared[j] == "text"
+    }
+    seen = {j: Seen(as_text=j in set(categorical) or j in as_written) for j in features}
     parts: list[list[Array]] = [[] for _ in collected]
     rows = 0
     for block in table.blocks([*features, *collected]):
@@ -154,15 +158,21 @@ def scan(
             seen[j].add(_as_booleans(values if keep is None else values[keep[here]]))
             if len(seen[j].counts) > MOST_DISTINCT:
                 raise _identifier(table, j, seen[j])
+            if j in as_written:
+                as_written[j] |= dict.fromkeys(v for v in values if v is not None and is_number(v))
         for part, values in zip(parts, block[len(features) :], strict=True):
             part.append(values)
         rows += len(block[0])
     if rows == 0:
         remedy = "give at least one row"
         raise InputError("no rows below the header", table.where, remedy)
+    for j, texts in as_written.items():
+        check_different(texts, f"{table.where}, {table.title(j)}")
     columns = tuple(_column(table, j, seen[j], j in set(categorical), impute) for j in features)
     preparation = Preparation(columns, table.names is not None)
     notes = tuple(_notes(preparation, list(seen.values())))
+    if left := [table.title(j) for j in table.index - {*features, *collected}]:
+        notes = (f"{', '.join(left)} is left out: it numbers or names the rows", *notes)
     return Scan(rows, preparation, [joined(part) for part in parts], notes)
 
 
@@ -192,10 +202,14 @@ def _column(table: Table, j: int, seen: Seen, is_chosen: bool, impute: bool) -> 
         raise InputError(what, table.where, f"leave it out with --drop {name}")
     if not seen.counts:
         return Column(name, NUMBER, seen.sample.median() if impute else None, seen.gaps > 0)
-    if all(map(DECIMAL_COMMA.fullmatch, seen.counts)):
+    if all(DECIMAL_COMMA.fullmatch(text) or THOUSANDS.fullmatch(text) for text in seen.counts):
         example = next(iter(seen.counts))
-        what = f"{table.title(j)} holds numbers with decimal commas, as {example!r}"
-        remedy = "write decimal points, or separate the fields by semicolons"
+        if all(map(THOUSANDS.fullmatch, seen.counts)):
+            what = f"{table.title(j)} holds numbers with commas, as {example!r}"
+            remedy = f"write {example.replace(',', '')}, or if these are decimals, a point"
+        else:
+            what = f"{table.title(j)} holds numbers with decimal commas, as {example!r}"
+            remedy = "write decimal points, or separate the fields by semicolons"
         raise InputError(what, table.where, remedy)
     if seen.numbers and not seen.as_text:
         where = f"{table.where}, {table.place(seen.text_row, j)}"

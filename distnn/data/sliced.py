@@ -238,6 +238,17 @@ def open_store(path: Path, target: str | None) -> tuple[Store, str | None]:
     return NpyStore(path, {"x_train": path, "y_train": beside}), "y_train"
 
 
+def train_name(names: Sequence[str], given: str) -> str:
+    """The training set's array of a name: that array, or where it is not there, NAME_train."""
+    with_set = f"{given}_train"
+    return with_set if given not in names and with_set in names else given
+
+
+def test_name(given: str) -> str:
+    """The array of the test set beside the training set's NAME or NAME_train: NAME_test."""
+    return f"{given.removesuffix('_train')}_test"
+
+
 @contextmanager
 def opened_h5(path: Path) -> Iterator[Any]:
     """An HDF5 file, open for reading; what h5py raises in it becomes an InputError."""

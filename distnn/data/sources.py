@@ -1,20 +1,21 @@
 """Opening a data set by its path, in whichever format it is."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from distnn.data.folder import is_table, open_table
 from distnn.data.idx import idx_files, idx_pair, idx_rows
-from distnn.data.npz import Npz, npy_file_rows
+from distnn.data.npz import Npz
 from distnn.data.options import TableOptions
 from distnn.data.part import Part, RowChoice, feature_rows, like_part, training_part
 from distnn.data.preparation import Preparation
 from distnn.data.rows import Array, Rows
-from distnn.data.sliced import Store, is_store, open_store
+from distnn.data.sliced import NpyArray, Store, is_store, open_store, test_name, train_name
 from distnn.data.streams import stream
 from distnn.errors import InputError
 
@@ -25,6 +26,7 @@ FORMATS = (
     " .parquet file, or a folder of such tables"
 )
 NO_OPTIONS = TableOptions()
+TRAIN, TEST, ALL = "train", "test", "all"  # sets of a file; all: it has one, of no name
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def open_data(
     if train is None:
         train, test = _open_parts(path, target, replaced, options, preparation, learnt_from)
     elif not replaced and is_store(file := Path(path)):
-        test = _store_test(*open_store(file, target), options.weight)
+        sets = _sets(file, target, options.weight)
+        test = sets[TEST]() if TEST in sets else None
     if test_path is not None:
         test = open_test_data(test_path, target, train.preparation, train.target_names, options)
     if test is not None:
@@ -94,19 +97,8 @@ def open_test_data(
         if preparation is None:
             return training_part(table, target, options)
         return like_part(table, preparation, target, target_names, options)
-    _check_weight(options, file)
-    if file.is_dir() and not is_store(file):
-        files = idx_files(file)
-        return _idx_part(file, files, "test" if "test-images" in files else "train")
-    if file.suffix == ".npz" or is_store(file):
-        npz, target = _arrays(file, target)
-        y_train, y_test = _npz_targets(npz, target)
-        if "x_test" in npz:
-            return _npz_part(npz, "x_test", y_test, options.weight)
-        if "x" in npz and "x_train" not in npz:
-            return _npz_part(npz, "x", target or "y", options.weight)
-        return _npz_part(npz, "x_train", y_train, options.weight)
-    raise InputError("unknown format", where=path, remedy=FORMATS)
+    sets = _sets(file, target, options.weight)
+    return next(sets[name] for name in (TEST, ALL, TRAIN) if name in sets)()
 
 
 def open_features(
@@ -130,7 +122,8 @@ def open_features(
     file = _existing(path)
     if is_table(file):
         table = open_table(file, delimiter)
-        rows = feature_rows(table, preparation or Preparation.of_numbers(None, table.columns))
+        columns = table.columns - len(table.index)
+        rows = feature_rows(table, preparation or Preparation.of_numbers(None, columns))
     else:
         rows = _open_rows(file)
     if expected_features is not None:
@@ -161,13 +154,6 @@ def check_features(x: Rows, expected: int) -> None:
         )
 
 
-def _check_weight(options: TableOptions, file: Path) -> None:
-    """InputError if weights are named in a file whose arrays have no names."""
-    if options.weight is not None and file.suffix != ".npz" and not is_store(file):
-        what = "has no weights by name"
-        raise InputError(what, str(file), "give a table or an .npz file that has them")
-
-
 def _open_parts(
     path: str,
     target: str | None,
@@ -186,19 +172,48 @@ def _open_parts(
     if options.named:
         what = f"{path} is no table, and has no columns with names"
         raise InputError(what, options.named, "leave this out")
-    _check_weight(options, file)
-    if file.is_dir() and not is_store(file):
-        files = idx_files(file)
-        train = _idx_part(file, files, "train")
-        has_test = not replaced and ("test-images" in files or "test-labels" in files)
-        return train, _idx_part(file, files, "test") if has_test else None
+    sets = _sets(file, target, options.weight)
+    return sets[TRAIN](), sets[TEST]() if TEST in sets and not replaced else None
+
+
+def _sets(file: Path, target: str | None, weight: str | None) -> dict[str, Callable[[], Part]]:
+    """How the sets of a file that is no table are opened, by name; a training set always.
+
+    Its arrays are x, y and weights with _train or _test behind, or just x, y and weights.
+
+    Args:
+        target, weight: as given: the name of an array, with or without _train.
+
+    Raises:
+        InputError: it is of no known format, or weights are named and its arrays have no names.
+    """
     if file.suffix == ".npz" or is_store(file):
-        npz, target = _arrays(file, target)
-        y_train, y_test = _npz_targets(npz, target)
-        train = _npz_part(npz, "x_train", y_train, options.weight)
-        has_test = not replaced and ("x_test" in npz or y_test in npz)
-        return train, _npz_part(npz, "x_test", y_test, options.weight) if has_test else None
-    raise InputError("unknown format", where=path, remedy=FORMATS)
+        arrays, target = _arrays(file, target)
+        names, y = arrays.names, target or "y"
+        sets = {
+            TRAIN: ("x_train", train_name(names, target or "y_train"),
+                    weight and train_name(names, weight)),
+            TEST: ("x_test", test_name(y), _optional(names, weight and test_name(weight))),
+            ALL: ("x", y, _optional(names, weight)),
+        }  # fmt: skip
+        if not {"x_test", test_name(y)} & set(names):
+            del sets[TEST]
+        if "x" not in names or "x_train" in names:
+            del sets[ALL]
+        return {name: partial(_array_part, arrays, *which) for name, which in sets.items()}
+    if weight is not None:
+        what = "has no weights by name"
+        raise InputError(what, str(file), "give a table or an .npz file that has them")
+    if not file.is_dir():
+        raise InputError("unknown format", str(file), FORMATS)
+    files = idx_files(file)
+    kinds = (TRAIN, TEST) if {"test-images", "test-labels"} & set(files) else (TRAIN,)
+    return {name: partial(_idx_part, file, files, name) for name in kinds}
+
+
+def _optional(names: Sequence[str], name: str | None) -> str | None:
+    """The weights of rows to test on need not be there."""
+    return name if name in names else None
 
 
 def _arrays(file: Path, target: str | None) -> tuple[Npz | Store, str | None]:
@@ -206,18 +221,11 @@ def _arrays(file: Path, target: str | None) -> tuple[Npz | Store, str | None]:
     return (Npz(file), target) if file.suffix == ".npz" else open_store(file, target)
 
 
-def _store_test(store: Store, target: str | None, weight: str | None) -> Part | None:
-    """The test set beside a training set that is not held in memory."""
-    _, y_test = _npz_targets(store, target)
-    there = "x_test" in store or y_test in store
-    return _npz_part(store, "x_test", y_test, weight) if there else None
-
-
 def _open_rows(file: Path) -> Rows:
     if file.suffix == ".npy":
-        return npy_file_rows(file)
+        return NpyArray(file).rows()
     if file.suffix == ".npz" or is_store(file):
-        return _npz_features(_arrays(file, None)[0])
+        return _array_features(_arrays(file, None)[0])
     if not file.is_dir():
         return idx_rows(file)
     files = idx_files(file)
@@ -232,6 +240,9 @@ def _existing(path: str, target: str | None = None) -> Path:
     try:
         folder, there = file.is_dir(), file.exists()
         if folder or file.is_file():
+            if folder and is_table(file) and (is_store(file) or idx_files(file)):
+                what = "holds tables and arrays, and is one data set"
+                raise InputError(what, path, "name the file, or move one kind away")
             of_idx = folder and not is_table(file) and not is_store(file)
             if target is not None and (of_idx or path == "digits"):
                 raise InputError(
@@ -247,34 +258,16 @@ def _existing(path: str, target: str | None = None) -> Path:
     raise InputError(what, where=path, remedy=FORMATS)
 
 
-def _npz_targets(npz: Npz | Store, target: str | None) -> tuple[str, str]:
-    """Names of the target arrays: ``--target z`` means z_train and z_test, or z itself."""
-    if target is None:
-        return "y_train", "y_test"
-    stem = target.removesuffix("_train")
-    if target in npz or f"{stem}_train" not in npz:
-        return target, f"{stem}_test"
-    return f"{stem}_train", f"{stem}_test"
-
-
-def _npz_part(npz: Npz | Store, x_name: str, y_name: str, weight: str | None) -> Part:
-    x, y = npz.rows(x_name), npz.labels(y_name)
+def _array_part(arrays: Npz | Store, x_name: str, y_name: str, weight: str | None) -> Part:
+    x, y = arrays.rows(x_name), arrays.labels(y_name)
     if len(x) != len(y):
         raise InputError(
             f"{x_name} has {len(x)} rows, {y_name} has {len(y)}",
-            where=str(npz.path),
+            where=str(arrays.path),
             remedy="give one target for each row",
         )
-    weights = _npz_weights(npz, x_name, weight)
+    weights = None if weight is None else arrays.rows(weight).read()
     return Part(x, _readable(y.read(), y.where), y.where, weights=weights)
-
-
-def _npz_weights(npz: Npz | Store, x_name: str, weight: str | None) -> Array | None:
-    """``--weight w`` means w_train beside x_train, w_test beside x_test, or w itself."""
-    if weight is None:
-        return None
-    name = weight.removesuffix("_train") + x_name.removeprefix("x")
-    return npz.rows(name if name in npz else weight).read()
 
 
 def _readable(y: Array, where: str) -> Array:
@@ -284,7 +277,7 @@ def _readable(y: Array, where: str) -> Array:
     return y
 
 
-def _npz_features(npz: Npz | Store) -> Rows:
+def _array_features(npz: Npz | Store) -> Rows:
     names = npz.names
     for name in ("x", "x_test", "x_train"):
         if name in npz:

@@ -5,7 +5,6 @@ They need not fit into memory.
 They are Parquet, npy and HDF5: files of which any block can be read on its own.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from distnn.data.blocks import (
@@ -21,7 +20,8 @@ from distnn.data.options import TableOptions
 from distnn.data.part import Part, Roles
 from distnn.data.preparation import Preparation
 from distnn.data.scan import scan
-from distnn.data.sliced import Store, is_store, open_store
+from distnn.data.sliced import Store, is_store, open_store, train_name
+from distnn.data.target_columns import check_mixture
 from distnn.data.targets import REGRESSION, Targets
 from distnn.errors import InputError
 
@@ -63,9 +63,11 @@ def stream(
                 found = scan(table, of.features, (), of.categorical, options.impute)
                 preparation, notes = found.preparation, found.notes
             blocks = TableBlocks(table, preparation, of.features, of.targets, of.weight)
+            y = stand_in(blocks.targets(), blocks.y_where)
+            check_mixture(y, lambda _: blocks.y_where)
             return Part(
                 preparation.rows(table, of.features, len(blocks), logs=False),
-                stand_in(blocks.targets(), blocks.y_where),
+                y,
                 blocks.y_where,
                 tuple(preparation.features) if preparation.named else None,
                 table.names and tuple(table.names[j] for j in of.targets),
@@ -130,20 +132,12 @@ def check_classes(targets: Targets) -> None:
 
 def _array_blocks(store: Store, target: str | None, options: TableOptions) -> ArrayBlocks:
     x = store.array("x_train")
-    y = store.array(array_name(store.names, "y_train", target), text=True)
+    y = store.array(train_name(store.names, target or "y_train"), text=True)
     weights = None
     if options.weight is not None:
-        weights = store.array(array_name(store.names, "w_train", options.weight))
+        weights = store.array(train_name(store.names, options.weight))
     for other in (y, weights):
         if other is not None and len(other) != len(x):
             what = f"{len(other)} rows, {x.where} has {len(x)}"
             raise InputError(what, other.where, "give one for each row")
     return ArrayBlocks(x, y, weights)
-
-
-def array_name(names: Sequence[str], usual: str, given: str | None) -> str:
-    """``--target z`` means z_train, or z itself."""
-    if given is None:
-        return usual
-    with_part = f"{given.removesuffix('_train')}_train"
-    return with_part if given not in names and with_part in names else given

@@ -23,7 +23,7 @@ from distnn.errors import InputError
 BLOCK_VALUES = 1 << 18  # fields of a block: some 20 MB as Python's strings
 LONGEST_LINE = 16 << 20
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": " "}
-FOUND = ("\t", ";", "|", ",")  # in this order where two fit: numbers may hold commas
+FOUND = ("\t", ";", "|", ",")
 # Fields that stand for no value, in any case of letters, blanks around them left out.
 MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "null", "none", "?"})
 
@@ -37,12 +37,15 @@ class Table:
         columns: number of columns.
         declared: what the format says of each column: "number", "text", another type that cannot
             be used, or None where the values decide.
+        index: columns that number or name the rows, as pandas writes its index into a file: they
+            are features or targets only where they are named.
     """
 
     where: str
     names: tuple[str, ...] | None
     columns: int
     declared: tuple[str | None, ...]
+    index: frozenset[int] = frozenset()
 
     def blocks(self, columns: Sequence[int]) -> Iterator[list[Array]]:
         """Consecutive blocks of rows, each as one array (b,) per column asked for.
@@ -53,10 +56,8 @@ class Table:
         raise NotImplementedError
 
     def texts(self, column: int) -> Iterator[list[str]]:
-        """A column as it is written, in blocks; "" where there is no value."""
-        for (values,) in self.blocks([column]):
-            gaps = missing(values)
-            yield ["" if gap else str(v) for v, gap in zip(values.tolist(), gaps, strict=True)]
+        """A column of a file as it is written, in blocks; "" where there is no value."""
+        raise NotImplementedError
 
     def place(self, row: int, column: int) -> str:
         """A value's place in words, for error messages."""
@@ -98,15 +99,17 @@ class Table:
 class CsvTable(Table):
     """A csv file, gzipped or not.
 
-    The first line is a header if its fields are names, none of them a number. Blank lines are
-    skipped. Nothing of the file is kept: each pass reads it again. A field may be quoted and then
-    hold delimiters and line ends. In a file separated by semicolons, numbers may have decimal
+    The first line is a header if its fields are names, none of them a number, or are 0, 1, 2, ...,
+    as pandas names the columns of an array. A first column without a name is an index. Blank lines
+    are skipped. Nothing of the file is kept: each pass reads it again. A field may be quoted and
+    then hold delimiters and line ends. In a file separated by semicolons, numbers may have decimal
     commas.
 
     Args:
         path: the file, in UTF-8.
         delimiter: the character between fields; None: the one of tab, semicolon, bar and comma
-            that cuts the first two lines into the most fields, equally many in both.
+            that cuts the first two lines into equally many fields, if there are several into
+            numbers, and then into the most fields.
 
     Raises:
         InputError: it cannot be read, is empty, has names and numbers in its first line, or the
@@ -123,11 +126,14 @@ class CsvTable(Table):
         self.columns = len(fields)
         self.declared = (None,) * self.columns
         self.names = None
-        texts = [field.strip() for field in fields if is_text(field)]
-        if texts:
-            self._check_header(fields, texts, number)
+        texts = [field.strip() for field in fields if is_text(self._with_point(field))]
+        if texts or _are_counted(fields):
+            if texts:
+                self._check_header(fields, texts, number)
             self.names = tuple(f.strip() or f"column {j}" for j, f in enumerate(fields))
             self._skip = end
+            if self.columns > 1 and not fields[0].strip():
+                self.index = frozenset({0})
             check_unique(self.names, "columns", str(path))
 
     def blocks(self, columns: Sequence[int]) -> Iterator[list[Array]]:
@@ -180,7 +186,8 @@ class CsvTable(Table):
 
     def _numbers(self, lines: list[str]) -> dict[int, Array] | None:
         """Lines as columns of numbers; None if they are anything else."""
-        filled = [line for line in lines if line.strip()]
+        blanks = " \t\r\n".replace(self.delimiter, "")  # delimiters alone are empty fields
+        filled = [line for line in lines if line.strip(blanks)]
         if not filled or any('"' in line for line in filled):
             return None
         arguments: dict[str, Any] = {"delimiter": self.delimiter, "comments": None, "ndmin": 2}
@@ -254,12 +261,14 @@ class CsvTable(Table):
         except UnicodeEncodeError as error:
             byte = ord(line[error.start]) - 0xDC00
             what = f"byte 0x{byte:02x} is not UTF-8: the file has another encoding"
-            remedy = "save it as UTF-8, as by: iconv -f latin1 -t utf-8 OLD > NEW"
+            is_utf16 = number == 1 and line.encode(errors="surrogateescape")[:1] in b"\xff\xfe"
+            encoding = "utf-16" if is_utf16 else "latin1"
+            remedy = f"save it as UTF-8, as by: iconv -f {encoding} -t utf-8 OLD > NEW"
             raise self._error(what, remedy, number) from None
 
     def _check_header(self, fields: list[str], texts: list[str], line: int) -> None:
         """A row with a field that is no number would be lost as a header."""
-        numbers = [field.strip() for field in fields if is_number(field)]
+        numbers = [field.strip() for field in fields if is_number(self._with_point(field))]
         if numbers:
             raise self._error(
                 f"the first line mixes text ({_listed(texts)}) and numbers ({_listed(numbers)})",
@@ -267,17 +276,20 @@ class CsvTable(Table):
                 line,
             )
 
+    def _with_point(self, field: str) -> str:
+        return field.replace(",", ".") if self.delimiter == ";" else field
+
     def _found_delimiter(self) -> str:
         with damage_named(self.where), self._open() as file:
             lines = list(islice((line for line in self._lines(file) if line.strip()), 20))
-        widths = {delimiter: _widths(lines, delimiter) for delimiter in FOUND}
-        best = max(FOUND, key=lambda d: (1 < widths[d][0] == widths[d][1], widths[d][0]))
-        return best if widths[best][0] > 1 else ","
+        fits = {delimiter: _fit(lines, delimiter) for delimiter in FOUND}
+        best = max(FOUND, key=lambda delimiter: fits[delimiter])
+        return best if fits[best][-1] > 1 else ","
 
     def _open(self) -> IO[str]:
         # A byte that is no UTF-8 becomes a lone surrogate, and is then named with its line.
         how = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
-        if self.path.suffix == ".gz":
+        if self.path.suffix.lower() == ".gz":
             return gzip.open(self.path, "rt", **how)  # type: ignore[call-overload]
         return open(self.path, **how)  # type: ignore[call-overload]
 
@@ -324,13 +336,31 @@ def is_text(field: str) -> bool:
     return field.strip().lower() not in MISSING and not is_number(field)
 
 
-def _widths(lines: list[str], delimiter: str) -> tuple[int, int]:
-    """The number of fields of the first two rows."""
+def _fit(lines: list[str], delimiter: str) -> tuple[bool, bool, int]:
+    """Whether the first two rows have equally many fields, whether all are numbers, and how many.
+
+    The second says that 1,5;2,5 has semicolons between numbers with decimal commas.
+    """
     try:
         rows = list(islice(csv.reader(lines, delimiter=delimiter), 2))
     except csv.Error:
         rows = []
-    return (len(rows[0]), len(rows[-1])) if rows else (0, 0)
+    if not rows:
+        return False, False, 0
+    widths, comma = [len(row) for row in rows], delimiter == ";"
+    numbers = typed([field for row in rows for field in row], comma).dtype.kind != "O"
+    return 1 < widths[0] == widths[-1], numbers, widths[0]
+
+
+def _are_counted(fields: list[str]) -> bool:
+    """Whether fields are 0, 1, 2, ..., perhaps behind an empty one: column names of pandas.
+
+    Two columns without an empty field are rather a row of data, 0 and 1.
+    """
+    names = [field.strip() for field in fields]
+    if names and not names[0]:
+        return len(names) > 1 and names[1:] == list(map(str, range(len(names) - 1)))
+    return len(names) > 2 and names == list(map(str, range(len(names))))
 
 
 def _named(delimiter: str) -> str:

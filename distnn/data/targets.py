@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from distnn.data.categories import canonical
+from distnn.data.categories import canonical, check_different, numbered
 from distnn.data.rows import Array, check_finite, check_numeric, check_shape, place_of
 from distnn.errors import InputError, printable
 
@@ -105,6 +105,8 @@ class Targets:
     def _by_value(cls, y: Array, output: str | None, loss: str | None, where: str) -> Self:
         """Classes from the different values of ``y`` (n,)."""
         y = y.reshape(-1)
+        if is_text(y):
+            check_different(dict.fromkeys(map(str, y.tolist())), where)
         different, values = np.unique(_sortable(y), return_inverse=True)
         if len(different) == 1:
             what = f"every label is {different[0]}: there is only one class"
@@ -195,7 +197,7 @@ def _first(y: npt.ArrayLike) -> str:
 
 def _numbered(y: Array, names: Sequence[str], where: str) -> Array:
     """Class numbers (n,) int64 of labels by their names."""
-    index: dict[str | None, int] = {name: k for k, name in enumerate(names)}
+    index = numbered(names)
     if tuple(names) == ("False", "True") and y.dtype.kind in "iu":
         index = {"0": 0, "1": 1}
     different, inverse = np.unique(_sortable(y), return_inverse=True)

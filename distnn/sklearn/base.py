@@ -103,10 +103,12 @@ class MLP(BaseEstimator):
 
     # --- one fit -------------------------------------------------------------------------------
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> Self:
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, *, incremental: bool, classes: Any = None
+    ) -> Self:
         check_parameters(self)
         is_new = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        X, T = self._checked(X, y, is_new)
+        X, T = self._checked(X, y, is_new, classes)
         weights = None
         if sample_weight is not None:
             weights = _check_sample_weight(

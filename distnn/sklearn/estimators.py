@@ -32,14 +32,13 @@ class MLPClassifier(ClassifierMixin, MLP):
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """One pass over the rows, see `fit`; `classes` (all there will be) at the first call."""
-        if not hasattr(self, "classes_") or classes is not None:
-            if classes is None:
-                raise BadParameter("is missing at the first partial_fit", "classes")
-            given = unique_labels(classes)
-            if hasattr(self, "classes_") and not np.array_equal(self.classes_, given):
-                raise BadParameter(f"{given} are not those of the first call", "classes")
-            self._given_classes = given
-        return self._fit(X, y, sample_weight, incremental=True)
+        is_first = not hasattr(self, "classes_")
+        if is_first and classes is None:
+            raise BadParameter("is missing at the first partial_fit", "classes")
+        given = None if classes is None else unique_labels(classes)
+        if given is not None and not is_first and not np.array_equal(self.classes_, given):
+            raise BadParameter(f"{given} are not those of the first call", "classes")
+        return self._fit(X, y, sample_weight, incremental=True, classes=given)
 
     def predict(self, X: Any) -> Array:
         """The class of each row (n,); with several labels, which of them it has (n, labels)."""
@@ -57,7 +56,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 
-    def _checked(self, X: Any, y: Any, is_new: bool) -> tuple[Any, Array]:
+    def _checked(self, X: Any, y: Any, is_new: bool, given: Array | None) -> tuple[Any, Array]:
         X, y = validate_data(
             self, X, y, accept_sparse="csr", multi_output=True, dtype=FLOATS, reset=is_new
         )
@@ -69,7 +68,6 @@ class MLPClassifier(ClassifierMixin, MLP):
         if kind not in ("binary", "multiclass", "multilabel-indicator"):
             raise BadParameter(f"Unknown label type: {kind}", "y", "give classes")
         is_multilabel = kind == "multilabel-indicator"
-        given = self.__dict__.pop("_given_classes", None)
         classes = unique_labels(y) if given is None else given
         if is_new:
             self.classes_, self._is_multilabel = classes, is_multilabel
@@ -190,7 +188,7 @@ class MLPRegressor(RegressorMixin, MLP):
         outputs = self._outputs(X)
         return outputs.reshape(-1) if outputs.shape[1] == 1 else outputs
 
-    def _checked(self, X: Any, y: Any, is_new: bool) -> tuple[Any, Array]:
+    def _checked(self, X: Any, y: Any, is_new: bool, given: None) -> tuple[Any, Array]:
         X, y = validate_data(
             self, X, y, accept_sparse="csr", multi_output=True, y_numeric=True, dtype=FLOATS,
             reset=is_new,

@@ -49,7 +49,9 @@ class L2(Optimizer):
     def rule(self, t: int, learning_rate: float, dtype: Any) -> Rule:
         """See `Optimizer.rule`."""
         follow = self.optimizer.rule(t, learning_rate, dtype)
-        is_usual, factor = self.items == self._usual, np.array(self._usual / self.items, dtype)
+        is_usual = self.items == self._usual
+        # rows that all weigh nothing have no gradient, and no term either
+        factor = np.array(self._usual / self.items if self.items else 0, dtype)
 
         def update(w: Array, g: Array, state: Sequence[Array], scratch: Sequence[Array]) -> None:
             decay, *others = state

@@ -113,7 +113,10 @@ def test_test_columns_are_found_by_name(tmp_path):
         ("a,b\n1,2\n\n3,4,5\n", "line 4: 3 fields, the first line has 2"),
         ("a,b\n1,2\nred,4\n", "line 3, column 'a': text 'red' in a numeric column .*; write a num"),
         ("1,2\n3,red\n", r"line 2, column 1 \(counted from 0\): text 'red'"),
-        ("a,b\n1,2\n3,\n", r"line 3, column 'b': the target is missing \(1 of 2 rows\); fill"),
+        (
+            "a,b\n1,2\n3,\n",
+            r"line 3, column 'b': the target is missing \(1 of these 2 rows\); fill",
+        ),
         (
             "1,,2\n",
             r"column 1 \(counted from 0\) holds no value at all; leave it out with --drop 1",
