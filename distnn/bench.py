@@ -4,7 +4,6 @@ For each network: the time of a step and what it is spent on, samples per second
 that the machine sets.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +20,14 @@ def bench(comm: "Communicator", argv: Sequence[str]) -> None:
     from distnn.nn import products
     from distnn.run.fingerprint import fingerprint
     from distnn.training.consistency import agree_on_blas
+    from distnn.training.measures import write_measures
 
     options = comm.broadcast(on_first(comm, _parse, argv))
     config = BenchConfig.from_dict(options)
     agree_on_blas(comm, config.blas, config.precision)
     figures: list[Mapping[str, Any]] = []
     if config.json:  # now, so that minutes of measuring do not end with a path that will not do
-        comm.on_first(lambda: _write(str(config.json), {"settings": options}))
+        comm.on_first(lambda: write_measures(str(config.json), {"settings": options}))
     for case in Case.all_of(config.networks):
         figures.append(measure(comm, case, config))
         if comm.is_first:
@@ -38,7 +38,7 @@ def bench(comm: "Communicator", argv: Sequence[str]) -> None:
             "fingerprint": fingerprint(products.in_use()),
             "figures": figures,
         }
-        comm.on_first(lambda: _write(str(config.json), report))
+        comm.on_first(lambda: write_measures(str(config.json), report))
 
 
 def _parse(argv: Sequence[str]) -> dict[str, Any]:
@@ -62,16 +62,6 @@ def _line(figures: Mapping[str, Any], with_heading: bool) -> str:
     titles = "".join(f"{title:>12}" for title in microseconds)
     ranks = f"{figures['ranks']} ranks, microseconds"
     return f"{ranks:<24}{titles}{'ratio':>7}{'samples/s':>12}\n{line}"
-
-
-def _write(path: str, report: Mapping[str, Any]) -> None:
-    from distnn.errors import InputError
-
-    try:
-        with open(path, "w") as file:
-            json.dump(report, file, indent=1)
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", path) from None
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def _open(argv: Sequence[str]) -> "tuple[Trained, Part, str, bool, str | None]":
     if options.data is not None:
         target = options.target or trained.settings.target
         names = None if options.target else trained.target_names
-        columns = replace(columns, weight=options.weight)
+        columns = replace(columns, weight=options.weight or columns.weight)
         part = open_test_data(options.data, target, preparation, names, columns)
         return trained, trained.checked(part), options.data, False, options.json
     recorded = RunDirectory(options.run_dir).config  # where paths are in full

@@ -133,7 +133,8 @@ def summary_text(summary: dict[str, Any], directory: str) -> str:
     """The summary for people: a few lines."""
     from distnn.training.measures import measures_line
 
-    parts = [f"train loss {summary['train_loss']:.4g}"] if summary.get("train_loss") else []
+    loss = summary.get("train_loss")
+    parts = [] if loss is None else [f"train loss {loss:.4g}"]
     if summary.get("best_epoch"):
         parts.append(f"best epoch {summary['best_epoch']}")
     if summary.get("stopped_early"):

@@ -25,7 +25,7 @@ from pathlib import Path
 from system.launch import kill_session, mpirun_command
 
 ROOT = Path(__file__).parents[1]
-SILENCE = 90  # seconds in which no test ends: one hangs
+SILENCE = 200  # seconds in which no test ends: one hangs
 LONG = "tests/training/test_any_ranks.py"  # on three ranks, which take turns on two cores
 FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?\n|^(tests/.+) failed in \w+\n", re.M)
 OPERATORS: dict[type[ast.AST], type[ast.AST]] = {

@@ -45,7 +45,8 @@ ELSEWHERE = {
     "optimization": "give it to the optimizer, as Adam(0.001)",
     "output": "only the commands have it",
 }
-NO_PATHS = ("digits", "arrays")  # bundled; in memory, of a trainer
+ARRAYS = "arrays"  # in place of a path, where the rows are a program's own
+NO_PATHS = ("digits", ARRAYS)
 MOST_SLICES = 2**20
 MOST_GROWING = 1000  # epochs in which the batch size changes
 
@@ -318,11 +319,6 @@ class TrainConfig(Options):
         """``checkpoint_every`` as unit and number."""
         digits = self.checkpoint_every.removesuffix("s")
         return ("epochs" if digits == self.checkpoint_every else "steps"), int(digits)
-
-    def trainer_keywords(self) -> dict[str, Any]:
-        """What `from_keywords` takes."""
-        rows = options_of(type(self)).values()
-        return {one.name: getattr(self, one.name) for one in rows if one.trainer}
 
     def recorded(self) -> dict[str, Any]:
         """What repeats the run, by name.

@@ -278,6 +278,11 @@ def decide(outputs: Array) -> NDArray[np.intp]:
     return outputs.argmax(axis=1)
 
 
+def probabilities_of(outputs: Array) -> Array:
+    """Probabilities (b, classes) of outputs (b, n_L); a single output is that of class 1."""
+    return outputs if outputs.shape[1] > 1 else np.hstack([1 - outputs, outputs])
+
+
 def _numbers(values: ArrayLike, where: str) -> NDArray[Any]:
     try:
         array = np.asarray(values)

@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.multiclass import type_of_target, unique_labels
 from sklearn.utils.validation import column_or_1d, validate_data
 
+from distnn.nn.network import probabilities_of
 from distnn.sklearn.base import MLP
 from distnn.sklearn.parameters import FLOATS, BadParameter, regression_loss_of
 
@@ -47,9 +48,7 @@ class MLPClassifier(ClassifierMixin, MLP):
     def predict_proba(self, X: Any) -> Array:
         """The probability of each class (n, classes), or of each label (n, labels)."""
         outputs = self._outputs(X)
-        if outputs.shape[1] > 1 or self._is_multilabel:
-            return outputs
-        return np.hstack([1 - outputs, outputs])
+        return outputs if self._is_multilabel else probabilities_of(outputs)
 
     def predict_log_proba(self, X: Any) -> Array:
         """Logarithms of `predict_proba`."""

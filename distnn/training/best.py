@@ -9,7 +9,7 @@ from distnn.config.options import TrainConfig
 from distnn.nn.network import Network
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, closing, needed_bytes
-from distnn.run.checkpoint import weights_sha256
+from distnn.run.checkpoint import CheckpointError, weights_sha256
 from distnn.training.early_stopping import EarlyStopping
 from distnn.training.training_data import TrainingData
 
@@ -47,8 +47,7 @@ class Best:
         """Give a network the best weights, if there are some. Collective."""
         if self.stopping.value is not None:
             vector = np.empty(network.size, network.dtype)
-            if self._vector is not None:
-                vector[:] = self._vector
+            comm.on_first(lambda: self._copy(vector))
             comm.mpi.Bcast(vector)
             network.load(vector)
 
@@ -79,12 +78,22 @@ class Best:
     def _network(self, memory: SharedMemory, network: Network) -> Network:
         """A network with the best weights, held once per node. Collective."""
         vector = memory.array((network.size,), network.dtype)
-        if self._vector is not None:
-            vector[:] = self._vector
+        memory.comm.on_first(lambda: self._copy(vector))
         memory.comm.broadcast_among_leaders(vector)
         best = Network(**network.config())
         best.bind(vector)
         return best
+
+    def _copy(self, vector: Array) -> None:
+        """Rank 0: the best weights into a vector (size,).
+
+        Raises:
+            CheckpointError: they are lost: newer checkpoints had better ones, and are lost, too.
+        """
+        if self._vector is None:
+            what = f"the weights of the best epoch so far, {self.stopping.epoch}, are lost"
+            raise CheckpointError(what, "checkpoints", "train on: a later epoch was better")
+        vector[:] = self._vector
 
 
 def shared_at_end(network: Network, items: int) -> int:

@@ -9,7 +9,7 @@ training goes on.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,8 @@ import numpy as np
 from distnn.config.options import TrainConfig
 from distnn.errors import DistnnError, InputError, printable
 from distnn.nn import products
-from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer
-from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.communicator import Communicator, communicator_of, mpi_of
 from distnn.parallel.reduction.strategies import SAME_ON_ANY_RANKS
 from distnn.parallel.watchdog.handshake import handshake
 from distnn.run.fingerprint import differences, fingerprint
@@ -58,13 +57,30 @@ def agreed(
         yield
 
 
+@contextmanager
+def joined(
+    comm: Any, where: str, seconds: float, problem: DistnnError | None, values: Mapping[str, Any]
+) -> Iterator[Communicator]:
+    """The communicator of a new trainer, once the ranks have `agreed`. Collective.
+
+    Args:
+        comm: an MPI communicator, one of distnn's, or None for all ranks of the program.
+    """
+    status = comm.status if isinstance(comm, Communicator) else None
+    with (
+        status.waiting() if status else nullcontext(),
+        agreed(mpi_of(comm), where, seconds, problem, values),
+    ):
+        yield comm if isinstance(comm, Communicator) else communicator_of(comm)
+
+
 def must_agree(
-    config: TrainConfig, network: Network, optimizer: Optimizer, on_failure: str
+    config: TrainConfig, optimizer: Optimizer, on_failure: str, **others: Any
 ) -> dict[str, Any]:
-    """What of a trainer must be the same on every rank."""
+    """What of a trainer must be the same on every rank: options, optimizer, what else it has."""
     options = {name: v for name, v in config.to_dict().items() if name not in MAY_DIFFER}
-    parts = {"network": network.config(), "optimizer": [optimizer.name, optimizer.config()]}
-    return options | parts | {"on_failure": on_failure}
+    rule = [optimizer.name, optimizer.config()]
+    return options | {"optimizer": rule, "on_failure": on_failure, **others}
 
 
 def check_alike(base: Any, values: Mapping[str, Any]) -> None:

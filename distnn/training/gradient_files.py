@@ -102,7 +102,9 @@ class GradientFiles(RunWriter):
         vectors = {"W1": weights[0]}
         vectors |= {f"optimizer.{name}": vector for name, vector in state.items()}
         is_epoch = position.step == 0 and math.isfinite(self._loss)
-        meta = self._about | ({"score": self._loss} if is_epoch else {})
+        meta = self._about | {"records": self.lines}
+        if is_epoch:
+            meta["score"] = self._loss
         self.writer.save(vectors, {}, meta, position)
 
     def record_end(self, outcome: str, error: DistnnError) -> None:

@@ -15,7 +15,7 @@ from distnn.nn.network import Network
 from distnn.parallel.comm.communicator import Communicator, alone, communicator_of
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.training import prediction
-from distnn.training.output import decided
+from distnn.training.output import predictions
 from distnn.training.prediction import Trained
 
 Array = NDArray[Any]
@@ -85,11 +85,7 @@ class Model:
         Raises:
             InputError: the rows do not fit; on every rank.
         """
-        A = self._outputs(X)
-        if self._trained.is_classification:
-            return decided(self._trained, A)
-        self._trained.units.undo(A)
-        return A[:, 0] if A.shape[1] == 1 else A
+        return predictions(self._trained, self._outputs(X), probabilities=False)[0]
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities (n, classes), in the order of `classes`.
@@ -99,8 +95,7 @@ class Model:
         """
         if not self._trained.is_classification:
             raise InputError("the run is a regression", "predict_proba", "use predict")
-        A = self._outputs(X)
-        return A if A.shape[1] > 1 else np.hstack([1 - A, A])
+        return predictions(self._trained, self._outputs(X), probabilities=True)[0]
 
     def evaluate(self, X: Any, T: Any) -> dict[str, Any]:
         """Measures on rows with their targets: what ``python -m distnn.evaluate`` prints.

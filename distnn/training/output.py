@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnn.errors import InputError
-from distnn.nn.network import decide
+from distnn.nn.network import decide, probabilities_of
 from distnn.run.files import reason, write_output
 from distnn.training.prediction import Trained
 
@@ -34,7 +34,7 @@ def predictions(trained: Trained, A: Array, probabilities: bool) -> tuple[Array,
     if trained.is_classification and not probabilities:
         return decided(trained, A), ["class"]
     if trained.is_classification:
-        A = A if A.shape[1] > 1 else np.hstack([1 - A, A])
+        A = probabilities_of(A)
         return A, trained.class_names or [f"class_{k}" for k in range(A.shape[1])]
     trained.units.undo(A)
     titles = trained.target_names or [f"output_{k}" for k in range(A.shape[1])]

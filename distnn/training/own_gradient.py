@@ -16,19 +16,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from distnn.blas_threads import one_thread_per_rank
 from distnn.checks import LARGEST_COUNT, choice, instance, nearest, number
-from distnn.config.options import TrainConfig
+from distnn.config.options import ARRAYS, TrainConfig
 from distnn.errors import InputError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
-from distnn.parallel.comm.communicator import Communicator, communicator_of, mpi_of
+from distnn.parallel.comm.communicator import Communicator, mpi_of
 from distnn.parallel.comm.shared_memory import SharedMemory, needed_bytes
+from distnn.parallel.comm.status import STALL_TIMEOUT
 from distnn.parallel.reduction.exchange import Exchange
 from distnn.parallel.reduction.partition import slice_rows
 from distnn.parallel.reduction.wire import CHUNK, Wire
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
 from distnn.training.batches import check_growth
-from distnn.training.consistency import agreed
+from distnn.training.consistency import agreed, joined, must_agree
 from distnn.training.dataset import Dataset, EpochOrder, order_spec
 from distnn.training.factory import check_wire
 from distnn.training.loop import Loop, Record
@@ -47,7 +48,7 @@ FAILURES = ("raise", "abort")
 KEYWORDS = (
     "batch_size", "slices", "seed", "shuffle", "reduce", "wire", "update", "clip_norm", "schedule",
     "warmup", "warmup_epochs", "scale_learning_rate", "base_batch", "batch_warmup_epochs",
-    "run_dir", "resume", "checkpoint_every", "keep", "progress", "stall_timeout",
+    "run_dir", "resume", "checkpoint_every", "keep", "progress", "tracker", "stall_timeout",
 )  # fmt: skip
 DTYPES = ("float32", "float64")
 
@@ -92,26 +93,28 @@ class GradientTrainer:
         on_failure: str = "raise",
         **options: Any,
     ) -> None:
-        self.theta = _vector(theta)
-        if not callable(gradient):
-            raise InputError("is no function", "gradient", "give gradient(theta, rows)")
-        self.gradient = gradient
-        self.n = number(n, "n", whole=True, least=1, most=LARGEST_COUNT)
-        optimizer = Adam() if optimizer is None else optimizer
-        self.optimizer = instance(optimizer, Optimizer, "optimizer", "Adam(0.001)")
-        self.on_failure = choice(on_failure, "on_failure", FAILURES)
-        self.comm = comm if isinstance(comm, Communicator) else communicator_of(comm)
-        if optimizer.scope != "element":
-            remedy = "use one that updates each number by itself, as Adam"
-            raise InputError(f"{optimizer.name} is for matrices", "optimizer", remedy)
-        for name in options.keys() - set(KEYWORDS):
-            raise InputError("unknown argument", name, nearest(name, KEYWORDS))
-        config = TrainConfig.from_keywords(**options)
-        check_wire(config.wire, config.reduce, self.theta.dtype.name)
-        slices = chosen_slices(config.slices, config.batch_size, self.comm.size)
-        check_slices(slices, self.comm.size)
-        check_growth(config)
-        self.config = dataclasses.replace(config, data="arrays", slices=slices)
+        seconds, ranks = STALL_TIMEOUT, mpi_of(comm).size
+        problem: InputError | None = None
+        values: dict[str, Any] = {}
+        try:
+            config = _config(options)
+            seconds = config.stall_timeout
+            self.theta, self.gradient = _vector(theta), gradient
+            if not callable(gradient):
+                raise InputError("is no function", "gradient", "give gradient(theta, rows)")
+            self.n = number(n, "n", whole=True, least=1, most=LARGEST_COUNT)
+            self.optimizer = _elementwise(Adam() if optimizer is None else optimizer)
+            self.on_failure = choice(on_failure, "on_failure", FAILURES)
+            check_wire(config.wire, config.reduce, self.theta.dtype.name)
+            slices = chosen_slices(config.slices, config.batch_size, ranks)
+            check_slices(slices, ranks)
+            check_growth(config)
+            self.config = dataclasses.replace(config, slices=slices)
+            values = self._must_agree()
+        except InputError as error:
+            problem = error
+        with joined(comm, "GradientTrainer(...)", seconds, problem, values) as self.comm:
+            pass
         self.position = Position()
         self._state: dict[str, Array] = {}
         self._files: GradientFiles | None = None  # on rank 0, after the first fit
@@ -131,11 +134,15 @@ class GradientTrainer:
             DistnnError: on every rank, as `Trainer.fit` does.
             RankFailed: another rank failed, as by an error of its `gradient`.
         """
-        number(epochs, "epochs", whole=True, least=1, most=LARGEST_COUNT)
+        problem: InputError | None = None
+        try:
+            number(epochs, "epochs", whole=True, least=1, most=LARGEST_COUNT)
+        except InputError as error:
+            problem = error
         seconds = self.comm.status.stall_timeout = self.config.stall_timeout
-        values = self._must_agree(epochs)
+        values = self._must_agree() | {"epochs": epochs}
         with ExitStack() as stack:
-            with agreed(mpi_of(self.comm), "GradientTrainer.fit", seconds, None, values):
+            with agreed(mpi_of(self.comm), "GradientTrainer.fit", seconds, problem, values):
                 stack.enter_context(watched(self.comm, ends_job=self.on_failure == "abort"))
             needed = needed_bytes([order_spec(self.n)])
             model = cast(Network, FlatVector(self.theta))
@@ -212,16 +219,9 @@ class GradientTrainer:
             optimizer = {"name": self.optimizer.name, **self.optimizer.config()}
             self._files = GradientFiles(config, about | {"optimizer": optimizer})
 
-    def _must_agree(self, epochs: int) -> dict[str, Any]:
-        own = {"run_dir", "resume", "allow_changed_data", "keep", "progress", "stall_timeout"}
-        options = {name: v for name, v in self.config.to_dict().items() if name not in own}
-        return options | {
-            "theta": [len(self.theta), self.theta.dtype.name],
-            "n": self.n,
-            "epochs": epochs,
-            "optimizer": [self.optimizer.name, self.optimizer.config()],
-            "on_failure": self.on_failure,
-        }
+    def _must_agree(self) -> dict[str, Any]:
+        theta = [len(self.theta), self.theta.dtype.name]
+        return must_agree(self.config, self.optimizer, self.on_failure, theta=theta, n=self.n)
 
 
 class FlatVector:
@@ -358,6 +358,23 @@ class OwnWork:
             call, task.slice, slice(lo, hi), numbers, None, (numbers,), task is exchange.tasks[0]
         )
         return [stack], call, task is exchange.tasks[-1]
+
+
+def _config(options: dict[str, Any]) -> TrainConfig:
+    """The options; a run that goes on must have been started with all of them."""
+    for name in options.keys() - set(KEYWORDS):
+        raise InputError("unknown argument", name, nearest(name, KEYWORDS))
+    config = TrainConfig.from_keywords(**options)
+    given = frozenset(config.to_dict()) - {"data", "epochs"}
+    return dataclasses.replace(config, data=ARRAYS, given=given)
+
+
+def _elementwise(optimizer: Any) -> Optimizer:
+    rule = instance(optimizer, Optimizer, "optimizer", "Adam(0.001)")
+    if rule.scope != "element":
+        remedy = "use one that updates each number by itself, as Adam"
+        raise InputError(f"{rule.name} is for matrices", "optimizer", remedy)
+    return cast(Optimizer, rule)
 
 
 def _vector(theta: ArrayLike) -> Array:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnn.config.options import TrainConfig
+from distnn.config.options import ARRAYS, TrainConfig
 from distnn.data.part import Part
 from distnn.data.preparation import Preparation
 from distnn.data.rows import Rows, fill
 from distnn.data.scaling import Scaling, Units, log_of_targets
-from distnn.data.sources import ARRAYS, check_features
+from distnn.data.sources import check_features
 from distnn.data.targets import CLASSIFICATION, check_like
 from distnn.nn.backprop import SlicePass
 from distnn.nn.network import Network

@@ -6,8 +6,7 @@ import math
 import secrets
 import statistics
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +40,6 @@ from distnn.training.session import Session
 
 Array = NDArray[Any]
 
-LINES_KEPT = 100  # of the metrics in every checkpoint, in case that they are lost
-
 log = logging.getLogger(__name__)
 
 
@@ -63,7 +60,6 @@ class RunFiles(RunWriter):
         self._meta: dict[str, Any] = {}
         self._tensors: dict[str, Array] = {}
         self._record: Mapping[str, Any] = {}  # of the last epoch
-        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
 
     @property
     def position(self) -> Position:
@@ -203,10 +199,7 @@ class RunFiles(RunWriter):
             "fingerprint": here,
             "fingerprints": before if here in before else [*before, here],
         }
-        lines = self.start_writing(
-            config, session.position, recorded.get("records", []), items
-        ).lines
-        self._check_lines(lines, session.position)
+        self.start_writing(config, session.position, recorded.get("records", []), items)
         self._record = {}
         for line in filter(None, (kernels_message(here), *start_messages(self._meta, recorded))):
             log.warning("%s", line)
@@ -218,7 +211,6 @@ class RunFiles(RunWriter):
     def epoch_done(self, record: Mapping[str, Any], seconds: float, items: int) -> None:
         """See `RunWriter.epoch_done`."""
         self._record = dict(record)
-        self._lines.append(metrics.line(record))
         super().epoch_done(self._record, seconds, items)
 
     def save_checkpoint(
@@ -235,7 +227,7 @@ class RunFiles(RunWriter):
         """
         vectors = {f"W{l}": W for l, W in enumerate(weights, 1)}
         vectors |= {f"optimizer.{name}": vector for name, vector in state.items()}
-        meta = self._meta | {"records": list(self._lines)}
+        meta = self._meta | {"records": self.lines}
         score = math.inf
         if stopping is not None:
             meta = meta | {"watch": stopping.state()}
@@ -305,14 +297,6 @@ class RunFiles(RunWriter):
             metrics.write_summary(self.directory.outcome, said)
         except OSError as problem:
             log.warning("%s: cannot be written: %s", self.directory.outcome, reason(problem))
-
-    def _check_lines(self, lines: Sequence[str], position: Position) -> None:
-        """Keep the lines of the epochs before, and warn of those that are missing."""
-        self._lines.clear()
-        self._lines.extend(lines)
-        if missing := position.epoch - len(lines):
-            what = f"{missing} of {position.epoch} epochs have no line, nor has the checkpoint one"
-            log.warning("%s: %s", self.directory.metrics, what)
 
     def _rates_before(self) -> dict[str, Any]:
         """Seconds and samples per second of the last epoch, for a job that trained nothing."""

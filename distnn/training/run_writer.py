@@ -3,18 +3,22 @@
 import logging
 import math
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from distnn.config.options import TrainConfig
+from distnn.run import metrics
 from distnn.run.background import BackgroundWriter
 from distnn.run.directory import RunDirectory
 from distnn.run.position import Position
 from distnn.run.progress import Progress
 from distnn.run.trackers import SECONDS, Run, Tracker, Trackers, loaded
 from distnn.training.batches import Batches
+
+LINES_KEPT = 100
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,7 @@ class RunWriter:
         self._loaded: list[tuple[str, Tracker]] = []
         self._trackers: Trackers | None = None
         self._items, self._seconds = 0, 0.0  # of the epochs that were completed here
+        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
 
     def load_trackers(self, config: TrainConfig) -> None:
         """Make what the configuration names, before anything is written; raises InputError."""
@@ -46,14 +51,15 @@ class RunWriter:
 
     def start_writing(
         self, config: TrainConfig, position: Position, known: Sequence[str], items: int
-    ) -> BackgroundWriter:
+    ) -> None:
         """From now on lines and checkpoints are written.
 
         Args:
-            known: lines of the metrics that the checkpoint holds.
+            known: `lines` of the checkpoint.
             items: of the training set.
         """
         self._writer = BackgroundWriter(self.directory, config.keep, position, known)
+        self._keep_lines(self._writer.lines, position)
         identity, done = self.directory.identity() or "", position.epoch
         run = Run(self.directory.path, identity, done, config.recorded())
         # other ranks wait meanwhile: not for so long that it looks like a stall
@@ -62,7 +68,11 @@ class RunWriter:
         self.progress = Progress(
             config.progress, sys.stderr, config.epochs, steps_until, position.epoch, position.step
         )
-        return self._writer
+
+    @property
+    def lines(self) -> list[str]:
+        """The last lines of the metrics, which every checkpoint holds, too."""
+        return list(self._lines)
 
     def epoch_done(self, record: Mapping[str, Any], seconds: float, items: int) -> None:
         """Write the lines of an epoch, beside the training, and show its figures.
@@ -76,10 +86,19 @@ class RunWriter:
         self._items, self._seconds = self._items + items, self._seconds + seconds
         rate = items / seconds if seconds > 0 else math.inf
         timing = {"epoch": record["epoch"], "seconds": seconds, "samples_per_second": rate}
+        self._lines.append(metrics.line(record))
         self.writer.append(record, timing)
         if self._trackers is not None:
             self._trackers.log(record["epoch"], {**record, **timing})
         self.progress.epoch(record, rate)
+
+    def _keep_lines(self, lines: Sequence[str], position: Position) -> None:
+        """Keep the lines of the epochs before, and warn of those that are missing."""
+        self._lines.clear()
+        self._lines.extend(lines)
+        if missing := position.epoch - len(lines):
+            what = f"{missing} of {position.epoch} epochs have no line, nor has the checkpoint one"
+            log.warning("%s: %s", self.directory.metrics, what)
 
     def unsaved_message(self) -> str:
         """Wait for all writes; why the last checkpoint could not be saved, empty if it was."""

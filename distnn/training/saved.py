@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnn.checks import LARGEST_COUNT
-from distnn.config.options import TrainConfig, merge_resumed
+from distnn.config.options import ARRAYS, TrainConfig, merge_resumed
 from distnn.data.preparation import Preparation
 from distnn.data.scaling import LOG, Scaling
 from distnn.data.targets import CLASSIFICATION, REGRESSION
@@ -94,7 +94,7 @@ def check_settings(found: Checkpoint, config: TrainConfig) -> None:
     What may change on a resume may have changed. So may the place of the data, whose values are
     compared, and, where a program gives them, the epochs.
     """
-    open_to_change = {"data", "test_data"} | ({"epochs"} if config.data == "arrays" else set())
+    open_to_change = {"data", "test_data"} | ({"epochs"} if config.data == ARRAYS else set())
     given = frozenset(config.to_dict()) - open_to_change
     try:
         merge_resumed(settings_of(found), replace(config, given=given))

@@ -58,11 +58,6 @@ class ClassCounts(NamedTuple):
         return _share(2 * self.hits, self.truths + self.decisions)
 
     @property
-    def accuracy(self) -> float:
-        """The share of rows that were decided rightly."""
-        return float(self.hits.sum() / self.truths.sum())
-
-    @property
     def balanced_accuracy(self) -> float:
         """The mean recall of the classes that have rows."""
         return float(self.recall[self.truths > 0].mean())

@@ -3,19 +3,19 @@
 import dataclasses
 import logging
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distnn.blas_threads import one_thread_per_rank
 from distnn.checks import LARGEST_COUNT, choice, instance, number
-from distnn.config.options import TrainConfig
+from distnn.config.options import ARRAYS, TrainConfig
 from distnn.errors import InputError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Adam, Optimizer
 from distnn.nn.products import in_use, slow_precision_message
-from distnn.parallel.comm.communicator import Communicator, communicator_of, mpi_of
+from distnn.parallel.comm.communicator import Communicator, mpi_of
 from distnn.parallel.comm.shared_memory import SharedMemory, closing
 from distnn.parallel.comm.status import STALL_TIMEOUT
 from distnn.parallel.watchdog.watchdog import watched
@@ -28,6 +28,7 @@ from distnn.training.consistency import (
     agreed,
     check_rows,
     count_rows,
+    joined,
     must_agree,
 )
 from distnn.training.dataset import digests
@@ -44,7 +45,6 @@ if TYPE_CHECKING:  # what writes files, or takes data frames, is loaded where it
     from distnn.training.run_files import RunFiles
 
 FAILURES = ("raise", "abort")
-ARRAYS = "arrays"  # what config.toml calls data that are in no file
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,8 @@ class Trainer:
         problem: InputError | None = None
         values: dict[str, Any] = {}
         try:
+            for name in options if config is not None else ():
+                raise InputError("is given beside config", name, "give it in config")
             if config is None:
                 config = TrainConfig.from_keywords(**options)
                 config = dataclasses.replace(config, data=ARRAYS)
@@ -126,16 +128,12 @@ class Trainer:
             slicing.check_slices(slices, base.size)
             check_growth(config)
             completed = with_network(config, self.network, self.optimizer)
-            values = must_agree(completed, self.network, self.optimizer, self.on_failure)
+            made = self.network.config()
+            values = must_agree(completed, self.optimizer, self.on_failure, network=made)
         except InputError as error:
             problem = error
-        status = comm.status if isinstance(comm, Communicator) else None
-        with (
-            status.waiting() if status else nullcontext(),
-            agreed(base, "Trainer(...)", stall_timeout, problem, values),
-        ):
+        with joined(comm, "Trainer(...)", stall_timeout, problem, values) as self.comm:
             assert config is not None  # else there was a problem
-            self.comm = comm if isinstance(comm, Communicator) else communicator_of(comm)
             agree_on_blas(self.comm, config.blas, network.precision)
         messages = (
             slow_precision_message(network.precision),
@@ -200,7 +198,8 @@ class Trainer:
             number(epochs, "epochs", whole=True, least=1, most=LARGEST_COUNT)
             arrays = Arrays.of(X, T, sample_weight, test, validation, partitioned)
             self.config = with_network(self.config, self.network, self.optimizer)
-            values = must_agree(self.config, self.network, self.optimizer, self.on_failure)
+            network = self.network.config()
+            values = must_agree(self.config, self.optimizer, self.on_failure, network=network)
             values |= {"epochs": epochs, **arrays.must_agree()}
         except InputError as error:
             problem = error

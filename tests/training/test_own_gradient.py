@@ -126,8 +126,38 @@ def test_a_run_is_not_continued_with_something_else(tmp_path: Path) -> None:
         GradientTrainer(np.zeros(5), least_squares, N, SGD(0.1), **OPTIONS, **files).fit(3)
     with pytest.raises(InputError, match="seed"):
         fitted(seed=1, **files)
+    with pytest.raises(InputError, match="slices: 4 was given"):
+        fitted(slices=4, **files)
+    other = GradientTrainer(np.zeros(5), least_squares, N, Adam(0.1), **files)
+    with pytest.raises(InputError, match="batch_size: 64 was given"):  # the default
+        other.fit(4)
     with pytest.raises(InputError, match="run"):
         fitted(run_dir=str(tmp_path))
+
+
+def test_lost_lines_of_the_metrics_are_written_again(tmp_path: Path) -> None:
+    files = {"run_dir": str(tmp_path), "resume": True}
+    fitted(**files)
+    path = tmp_path / "metrics.jsonl"
+    before = path.read_text()
+    path.unlink()
+    GradientTrainer(np.zeros(5), least_squares, N, Adam(0.1), **OPTIONS, **files).fit(4)
+    assert path.read_text().startswith(before)
+    assert len(path.read_text().splitlines()) == 4
+
+
+def test_a_tracker_sees_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_tracker.py").write_text(
+        "class Lines:\n"
+        "    def start(self, run): self.file, self.seen = run.directory / 'seen', []\n"
+        "    def log(self, epoch, measures): self.seen.append(epoch)\n"
+        "    def finish(self, outcome, summary): self.file.write_text(f'{self.seen} {outcome}')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    fitted(run_dir=str(tmp_path / "run"), tracker="my_tracker:Lines")
+    assert (tmp_path / "run" / "seen").read_text() == "[1, 2, 3] finished"
+    with pytest.raises(InputError, match="there is no run to track"):
+        fitted(tracker="my_tracker:Lines")
 
 
 @pytest.mark.parametrize(
@@ -178,6 +208,12 @@ def test_an_error_of_the_function_on_one_rank_reaches_all() -> None:
 
 
 @pytest.mark.mpi
-def test_ranks_that_give_another_theta_are_told() -> None:
+def test_what_one_rank_gives_is_an_error_on_all() -> None:
+    is_last = WORLD.rank == WORLD.size - 1
     with pytest.raises(InputError, match="theta"):
-        GradientTrainer(np.zeros(5 + WORLD.rank), least_squares, N, **OPTIONS).fit(1)
+        GradientTrainer(np.zeros(5 + WORLD.rank), least_squares, N, **OPTIONS)
+    with pytest.raises(InputError, match=f"n: 0 must be at least 1 .on rank {WORLD.size - 1}"):
+        GradientTrainer(np.zeros(5), least_squares, 0 if is_last else N, **OPTIONS)
+    trainer = GradientTrainer(np.zeros(5), least_squares, N, **OPTIONS)
+    with pytest.raises(InputError, match="epochs: 0 must be at least 1"):
+        trainer.fit(0 if is_last else 1)

@@ -250,7 +250,7 @@ def test_lost_lines_of_the_metrics_are_written_again(
 def test_lines_that_nobody_has_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("distnn.training.run_files.LINES_KEPT", 1)
+    monkeypatch.setattr("distnn.training.run_writer.LINES_KEPT", 1)
     run = start(tmp_path, epochs=3)
     (run / "metrics.jsonl").unlink()
     resume(run, epochs=4)
