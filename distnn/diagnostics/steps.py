@@ -59,19 +59,18 @@ class Bench:
             ),
         )
         self._memory = SharedMemory(comm)
-        self.samples = self._made_up()
-        self.session.start(None)
-        self._epoch = self.session.begin_epoch(self.samples)
+        self.session.start(None, self._made_up())
+        self._epoch = self.session.begin_epoch(epochs=1)
 
     def run(self, steps: int) -> float:
         """Seconds per step of so many, on the slowest rank."""
-        session, samples, position = self.session, self.samples, self.session.position
+        session, position = self.session, self.session.position
         self.comm.mpi.Barrier()
         start = time.perf_counter()
         for _ in range(steps):
             if position.step == self._epoch:
                 position.step = 0
-            session.step(samples, 1 << 30)
+            session.step()
         seconds = (time.perf_counter() - start) / steps
         return max(self.of_all([seconds])[:, 0])
 

@@ -145,10 +145,10 @@ class Fit:
                 rows = _dataset(comm, memory, self.network, X, T, weights)
                 session = Session(comm, self.network, self.optimizer, self.config)
                 try:
-                    session.start(self.network.vector)
+                    session.start(self.network.vector, rows)
                     session.restore(self.state, self.position)
                     try:
-                        self._epochs(session, rows, weights, after_epoch)
+                        self._epochs(session, weights, after_epoch)
                     except KeyboardInterrupt:
                         if comm.size > 1:
                             raise
@@ -167,21 +167,20 @@ class Fit:
     def _epochs(
         self,
         session: Session,
-        rows: Dataset,
         weights: Array | None,
         after_epoch: Callable[[float], bool],
     ) -> None:
-        position, n, is_enough = session.position, len(rows), False
+        position, n, is_enough = session.position, len(session.dataset), False
         starts = range(0, n, self.config.batch_size)
         items = [float(min(self.config.batch_size, n - start)) for start in starts]
         while not is_enough:
-            steps = session.begin_epoch(rows)
+            steps = session.begin_epoch(epochs=1)
             if weights is not None:
                 items = self._total_weights(weights, position.epoch)
             while position.step < steps:
                 self.optimizer.items = items[position.step]
-                session.step(rows, steps)
-            loss = session.end_epoch(rows, steps)["train_loss"]
+                session.step()
+            loss = session.end_epoch()["train_loss"]
             is_enough = after_epoch(loss)
         session.check_finite()
 

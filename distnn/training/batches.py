@@ -1,10 +1,12 @@
-"""How many items the steps of each epoch take."""
+"""How many items the steps of each epoch take, and at which learning rate."""
 
 from dataclasses import dataclass
 from typing import Self
 
+from distnn.checks import LARGEST_COUNT
 from distnn.config.options import TrainConfig
 from distnn.errors import InputError
+from distnn.nn.schedules import batch_factor, factor
 from distnn.run.position import Position
 
 
@@ -77,3 +79,41 @@ class Batches:
         """Items trained on up to a position, each epoch's counted anew."""
         in_epoch = min(position.step * self.size(position.epoch), self.items)
         return position.epoch * self.items + in_epoch
+
+
+@dataclass(frozen=True)
+class EpochRates:
+    """The learning rates of the steps of one epoch.
+
+    Attributes:
+        epoch: counted from 0.
+        first: steps of the run before it.
+        schedule, warmup: see `schedules.factor`; steps of the largest batches.
+        total: steps of the largest batches in the whole training.
+        scale: what the learning rate is multiplied with for the size of the batches.
+    """
+
+    batches: Batches
+    epoch: int
+    first: int
+    schedule: str
+    warmup: int
+    total: int
+    scale: float
+
+    @classmethod
+    def of(cls, config: TrainConfig, batches: Batches, position: Position, epochs: int) -> Self:
+        """Those of the epoch that is under way, of so many."""
+        epoch, first = position.epoch, position.steps - position.step
+        warmup_epochs = min(config.warmup_epochs, LARGEST_COUNT)
+        warmup = max(config.warmup, round(warmup_epochs * batches.steps_of_largest))
+        total = epochs * batches.steps_of_largest
+        size, how = batches.size(epoch), config.scale_learning_rate
+        scale = batch_factor(how, size, config.base_batch)
+        return cls(batches, epoch, first, config.schedule, warmup, total, scale)
+
+    def rate(self, learning_rate: float, t: int) -> float:
+        """That of the run's step t = 1, 2, ..., of the optimizer's learning rate."""
+        scheduled = self.batches.scheduled(t, self.epoch, self.first)
+        course = factor(self.schedule, scheduled, self.total, self.warmup)
+        return learning_rate * self.scale * course

@@ -8,7 +8,6 @@ import numpy as np
 
 from distnn.errors import DistnnError, DivergenceError, StopRequested
 from distnn.training.best import Best
-from distnn.training.dataset import Dataset
 from distnn.training.evaluation import Evaluation
 from distnn.training.session import Session
 
@@ -34,7 +33,6 @@ class Loop:
     def __init__(
         self,
         session: Session,
-        dataset: Dataset,
         evaluation: Evaluation | None,
         until: int,
         files: "RunFiles | None",
@@ -42,7 +40,7 @@ class Loop:
         best: Best | None = None,
         trace: "Trace | None" = None,
     ) -> None:
-        self._session, self._dataset, self._evaluation = session, dataset, evaluation
+        self._session, self._evaluation = session, evaluation
         self._until, self._files, self._stop_requested = until, files, stop_requested
         self._best, self._stopping = best, None if best is None else best.stopping
         self._status = session.comm.status
@@ -88,24 +86,23 @@ class Loop:
 
     def _epoch(self) -> tuple[Record, int]:
         """What is left of the current epoch; its record, and whether to stop after it."""
-        session, dataset, position = self._session, self._dataset, self._session.position
+        session, position, stop = self._session, self._session.position, 0
         self._enter("step")
-        steps = session.begin_epoch(dataset)
-        total, stop = self._until * session.batches(dataset).steps_of_largest, 0
+        steps = session.begin_epoch(self._until)
         step_done = self._files.progress.step if self._files is not None else _nothing
         while position.step < steps:
-            stop = self._step(dataset, total, self._stop_requested())
+            stop = self._step(self._stop_requested())
             step_done()
             if position.step == steps:
                 break
             if stop or self._checkpoint_due():
-                session.collect_losses(total)
+                session.collect_losses()
                 self._save_checkpoint()
                 self._enter("step")
             if stop:
                 raise StopRequested(self._stop_message())
-        rate = session.learning_rate(position.steps, total)
-        measures = session.end_epoch(dataset, total)
+        rate = session.learning_rate(position.steps)
+        measures = session.end_epoch()
         record = {
             "epoch": position.epoch,
             "step": position.steps,
@@ -120,7 +117,7 @@ class Loop:
 
     def _items_done(self) -> int:
         """How many items were trained on so far."""
-        return self._session.batches(self._dataset).items_until(self._session.position)
+        return self._session.batches.items_until(self._session.position)
 
     def _checkpoint_due(self) -> bool:
         """Whether a checkpoint is due; one always is at the end."""

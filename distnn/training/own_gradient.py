@@ -169,7 +169,7 @@ class GradientTrainer:
 
         model = cast(Network, FlatVector(self.theta))
         session = Session(comm, model, self.optimizer, self.config, make_work)
-        session.start(self.theta)
+        session.start(self.theta, cast(Dataset, RowNumbers(self.n)))
         if self.position.steps:
             session.restore(self._state, self.position)
         return session
@@ -193,8 +193,7 @@ class GradientTrainer:
         with session.closing(self._keep):  # which writes into self.theta
             comm.on_first(begin)
             comm.status.stop = self.request_stop
-            rows = cast(Dataset, Numbers(self.n))
-            loop = Loop(session, rows, None, until, cast(Any, files), lambda: self._stop)
+            loop = Loop(session, None, until, cast(Any, files), lambda: self._stop)
             records = loop.run()
             if files is not None:
                 files.finish_trackers("finished")
@@ -248,7 +247,7 @@ class FlatVector:
         self.vector = vector
 
 
-class Numbers:
+class RowNumbers:
     """Rows that are their numbers; the caller's function has what belongs to them."""
 
     def __init__(self, n: int) -> None:

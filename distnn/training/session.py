@@ -13,21 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnn.checks import LARGEST_COUNT
 from distnn.config.options import TrainConfig
 from distnn.errors import DistnnError, DivergenceError
 from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer, descend
 from distnn.nn.optimizers.average import NAME as AVERAGE
 from distnn.nn.optimizers.average import averaged, with_average
-from distnn.nn.schedules import batch_factor, factor
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.parallel.reduction.exchange import Exchange, Phase, Rule, no_phase
 from distnn.parallel.reduction.loss_sums import LossSums
 from distnn.parallel.reduction.strategies import make_exchange
 from distnn.run.position import Position
-from distnn.training.batches import Batches
+from distnn.training.batches import Batches, EpochRates
 from distnn.training.dataset import Dataset, Order
 from distnn.training.noise_scale import NoiseScale, noise_scale
 from distnn.training.slice_work import Profiler, SliceWork
@@ -67,9 +65,10 @@ class Session:
         # rounded gradients are those of the mean, whatever the learning rate
         is_rounded = config.wire != "float32"
         self._is_plain = optimizer.is_plain and config.clip_norm is None and not is_rounded
-        self._batches: Batches  # of the epoch that is under way, and what follows from it
-        self._batch_size, self._first = config.batch_size, 0
-        self._rate_factor, self._warmup = 1.0, config.warmup
+        self.dataset: Dataset
+        self.batches: Batches
+        self._batch_size: int  # of the epoch that is under way
+        self._rates: EpochRates
         self._scale = np.array(1, network.dtype)  # of the gradients, at this step
         self._home = network.vector if network.has_weights else None
         self._phase: Phase = no_phase
@@ -89,19 +88,24 @@ class Session:
         self.work: SliceWork
         self._make_work = make_work
         self._loss_sums = LossSums(comm, self.exchange.ownership)
-        self._order_memory = SharedMemory(comm)
         self._order: Order
-        self._items = -1  # of the data set that `_order` and `work` are for
 
     # --- the vectors ---------------------------------------------------------------------------
 
-    def start(self, weights: Array | None) -> None:
+    def start(self, weights: Array | None, dataset: Dataset) -> None:
         """Let the network's weights live in shared memory from now on.
 
         Args:
             weights: on rank 0, the weights to start with (size,); None for the network's initial
                 ones. Not looked at on other ranks.
+            dataset: what is trained on.
         """
+        items = len(dataset)
+        self.dataset, self.batches = dataset, Batches.of(self.config, items)
+        self._order = dataset.order(self.memory)
+        observe = None if self._noise is None else self._noise.observed
+        most = min(self.config.batch_size, items)
+        self.work = self._make_work(self.network, self.exchange, most, observe)
         if self.comm.is_first:
             if weights is None:
                 self.network.draw(self.exchange.weights)
@@ -134,7 +138,6 @@ class Session:
         home[:] = self.exchange.weights
         self.exchange.barrier.wait()
         self.network.bind(home)
-        self._order_memory.close()
         self.memory.close()
 
     def finish(self) -> tuple[Position, dict[str, Array]]:
@@ -171,46 +174,29 @@ class Session:
 
     # --- the loop ------------------------------------------------------------------------------
 
-    def begin_epoch(self, dataset: Dataset) -> int:
-        """Draw the order of the epoch that is under way; its number of steps."""
-        if self._items != len(dataset):
-            self._items = len(dataset)
-            self._order_memory.close()
-            self._order = dataset.order(self._order_memory)
-            items = min(self.config.batch_size, len(dataset))
-            observe = None if self._noise is None else self._noise.observed
-            self.work = self._make_work(self.network, self.exchange, items, observe)
-        self._order.begin_epoch(self.config.seed, self.position.epoch, self.config.shuffle)
+    def begin_epoch(self, epochs: int) -> int:
+        """Draw the order of the epoch that is under way, of so many; its number of steps."""
+        position, batches = self.position, self.batches
+        self._order.begin_epoch(self.config.seed, position.epoch, self.config.shuffle)
         self.exchange.barrier.wait()
-        config, position = self.config, self.position
-        self._batches = batches = self.batches(dataset)
         self._batch_size = batches.size(position.epoch)
-        how, base = config.scale_learning_rate, config.base_batch
-        self._rate_factor = batch_factor(how, self._batch_size, base)
-        epochs = min(config.warmup_epochs, LARGEST_COUNT)
-        self._warmup = max(config.warmup, round(epochs * batches.steps_of_largest))
-        self._first = position.steps - position.step
+        self._rates = EpochRates.of(self.config, batches, position, epochs)
         return batches.steps(position.epoch)
 
-    def batches(self, dataset: Dataset) -> Batches:
-        """The batch size and number of steps of each epoch."""
-        return Batches.of(self.config, len(dataset))
-
-    def step(self, dataset: Dataset, steps_total: int, stop: int = 0) -> int:
+    def step(self, stop: int = 0) -> int:
         """One batch, one update.
 
         Args:
-            steps_total: of the whole training by the largest batches, for the schedule.
             stop: this rank's stop request, 0 for none.
 
         Returns:
             The largest stop request of all ranks, see `Exchange.finish`.
         """
         position, exchange, phase = self.position, self.exchange, self._phase
-        start = position.step * self._batch_size
+        dataset, start = self.dataset, position.step * self._batch_size
         batch = self._order.batch(start, start + self._batch_size)
         t = position.steps + 1
-        rules, scale = self._rules(t, self.learning_rate(t, steps_total))
+        rules, scale = self._rules(t, self.learning_rate(t))
         self._scale[()] = scale / (_weight(dataset, batch) or 1)
         for stacks, backward, is_last in self.work.of(len(batch)):
             for run, slices, items, A0, T, rows, is_first in stacks:
@@ -219,7 +205,7 @@ class Session:
                 dataset.gather(chosen, *rows)
                 phase("forward")
                 dropout, before = (position.steps, slices), exchange.before_weights
-                w = self._weights(dataset, chosen, A0)
+                w = self._weights(chosen, A0)
                 loss = run.forward(A0, T, dropout, before, is_first, w)
                 self._loss_sums.put(slices, loss)
             if is_last:
@@ -235,14 +221,15 @@ class Session:
         self.comm.status.step(t)
         self._loss_sums.next_step()
         if self._loss_sums.full:
-            self.collect_losses(steps_total)
+            self.collect_losses()
         return stop
 
-    def _weights(self, dataset: Dataset, rows: NDArray[np.intp], A0: Array) -> Array | None:
+    def _weights(self, rows: NDArray[np.intp], A0: Array) -> Array | None:
         """The weights of rows that go through a pass together, (..., b, 1) as A0; None for 1."""
-        if dataset.weights is None:
+        weights = self.dataset.weights
+        if weights is None:
             return None
-        return dataset.weights[rows].astype(self.network.dtype).reshape(*A0.shape[:-1], 1)
+        return weights[rows].astype(self.network.dtype).reshape(*A0.shape[:-1], 1)
 
     def attach(self, profiler: Profiler | None) -> None:
         """Have the phases of all steps from now on measured; None: no longer."""
@@ -262,13 +249,11 @@ class Session:
             rules = [with_average(rule, beta, dtype) for rule in rules]
         return rules, rate if self._is_plain else 1.0
 
-    def learning_rate(self, t: int, steps_total: int) -> float:
-        """The learning rate of step t = 1, 2, ...; `steps_total` are of the largest batches."""
-        scheduled = self._batches.scheduled(t, self.position.epoch, self._first)
-        course = factor(self.config.schedule, scheduled, steps_total, self._warmup)
-        return self.optimizer.learning_rate * self._rate_factor * course
+    def learning_rate(self, t: int) -> float:
+        """The learning rate of step t = 1, 2, ... of the epoch that is under way."""
+        return self._rates.rate(self.optimizer.learning_rate, t)
 
-    def collect_losses(self, steps_total: int) -> None:
+    def collect_losses(self) -> None:
         """Add the losses of the last steps to the position's.
 
         Raises:
@@ -285,17 +270,17 @@ class Session:
             if not np.isfinite(loss):
                 self.exchange.flush()
                 what = f"the loss of step {t} is {loss}"
-                rate = self.learning_rate(t, steps_total)
+                rate = self.learning_rate(t)
                 raise DivergenceError(self._divergence(what, rate))
             self.position.loss += loss
 
-    def end_epoch(self, dataset: Dataset, steps_total: int) -> dict[str, float]:
+    def end_epoch(self) -> dict[str, float]:
         """Close the epoch; ``train_loss``, the mean over the items as they were trained on, and
         where it is asked for the ``noise_scale``."""
         self.exchange.flush()
-        self.collect_losses(steps_total)
+        self.collect_losses()
         position = self.position
-        measures = {"train_loss": position.loss / dataset.total_weight}
+        measures = {"train_loss": position.loss / self.dataset.total_weight}
         if self._noise is not None:
             measures["noise_scale"] = noise_scale(position)
         position.epoch += 1

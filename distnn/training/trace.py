@@ -26,7 +26,6 @@ from distnn.config.options import TrainConfig
 from distnn.errors import InputError, StopRequested
 from distnn.nn.products import Product
 from distnn.parallel.comm import clocks
-from distnn.training.dataset import Dataset
 from distnn.training.session import Session
 
 if TYPE_CHECKING:  # rank 0's
@@ -127,14 +126,14 @@ class Trace:
         if self._recorder is not None:
             self._recorder.enter(phase)
 
-    def step(self, dataset: Dataset, steps_total: int, stop: int = 0) -> int:
+    def step(self, stop: int = 0) -> int:
         """`Session.step`."""
         self._steps += 1
         if self._steps not in self._chosen:
-            return self._session.step(dataset, steps_total, stop)
+            return self._session.step(stop)
         recorder = self._recorder or self._begin()
         recorder.begin_step(self._session.position.steps + 1)
-        stop = self._session.step(dataset, steps_total, stop)
+        stop = self._session.step(stop)
         recorder.begin_step(0)
         if self._steps == self._chosen[-1]:
             self.write()

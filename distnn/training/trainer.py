@@ -31,7 +31,7 @@ from distnn.training.consistency import (
     joined,
     must_agree,
 )
-from distnn.training.dataset import digests
+from distnn.training.dataset import Dataset, digests
 from distnn.training.factory import with_network
 from distnn.training.loop import Loop, Record
 from distnn.training.session import Session
@@ -250,8 +250,8 @@ class Trainer:
         started = time.perf_counter() if started is None else started
         self._restore(comm, files)
         until = min(self._until, self.position.epoch) + epochs
-        session = self.open_session(comm)
-        before, batches = dataclasses.replace(session.position), session.batches(data.train)
+        session = self.open_session(comm, data.train)
+        before, batches = dataclasses.replace(session.position), session.batches
         if (before.epoch, before.step) > (until, 0):
             files = None  # the run is further than this fit goes
 
@@ -291,7 +291,7 @@ class Trainer:
         evaluations = data.evaluations(session.comm, self.network, self.config.metric)
         evaluation = evaluations[0] if evaluations else None
         best = None if data.validation is None else self._best
-        return Loop(session, data.train, evaluation, until, files, lambda: self._stop, best, trace)
+        return Loop(session, evaluation, until, files, lambda: self._stop, best, trace)
 
     def _fit(self, arrays: Arrays, epochs: int) -> list[Record]:
         """`fit`, once the ranks have agreed and are watched."""
@@ -323,14 +323,15 @@ class Trainer:
         if weights is not None:
             self.network.load(weights)
 
-    def open_session(self, comm: Communicator) -> Session:
+    def open_session(self, comm: Communicator, dataset: Dataset) -> Session:
         """The vectors of this training in shared memory, with the weights and position reached.
 
         Args:
             comm: this trainer's, or the one that `Communicator.with_memory` gave instead.
+            dataset: what is trained on.
         """
         session = Session(comm, self.network, self.optimizer, self.config)
-        session.start(self.network.vector if self.network.has_weights else None)
+        session.start(self.network.vector if self.network.has_weights else None, dataset)
         if self.position.steps:
             session.restore(self._state, self.position)
         return session

@@ -90,12 +90,12 @@ def measure_distnn(kind: str, case: int) -> dict[str, float]:
     trainer = Trainer(network, optimizer, batch_size=batch, comm=comm, **options)
     dataset = from_arrays(trainer.comm, SharedMemory(trainer.comm), network, X, T, False)
     memory = proportional_bytes()
-    session = trainer.open_session(trainer.comm)
-    session.begin_epoch(dataset)
+    session = trainer.open_session(trainer.comm, dataset)
+    session.begin_epoch(epochs=1)
     with np.errstate(all="ignore"):
         world.Barrier()
         before = sent()
-        result = {"step": timed(lambda: session.step(dataset, steps), steps)}
+        result = {"step": timed(session.step, steps)}
         session.exchange.flush()
         world.Barrier()
     memory = proportional_bytes() - memory

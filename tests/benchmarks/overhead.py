@@ -39,15 +39,15 @@ LOOK = 0.1  # seconds
 DIGEST, STEP = checkpoint.digest, RankStatus.step
 
 
-def third(session: Any, samples: Any, writer: BackgroundWriter | None, saves: bool) -> float:
+def third(session: Any, writer: BackgroundWriter | None, saves: bool) -> float:
     """Seconds of a third of an epoch, perhaps with a checkpoint in its first step."""
     session.position.step = 0
-    session.begin_epoch(samples)
+    session.begin_epoch(epochs=1)
     session.comm.mpi.Barrier()
     start = time.perf_counter()
     for number in range(STEPS):
         session.position.step = number % (ROWS // 64)
-        session.step(samples, 10**9, 0)
+        session.step()
         if saves and number == 0:
             session.collect_state()
             if writer is not None:
@@ -55,7 +55,7 @@ def third(session: Any, samples: Any, writer: BackgroundWriter | None, saves: bo
                 writer.save(vectors, {}, {}, session.position)
     session.comm.mpi.Barrier()
     seconds = time.perf_counter() - start
-    session.collect_losses(10**9)
+    session.collect_losses()
     if writer is not None:
         writer.unsaved_message()
     return seconds
@@ -66,7 +66,7 @@ def measure(trainer: Trainer, epochs: int, folder: str) -> None:
     X = draw.random((ROWS, 784), np.float32)
     comm = trainer.comm
     samples = from_arrays(comm, SharedMemory(comm), trainer.network, X, draw.integers(0, 10, ROWS))
-    session = trainer.open_session(comm)
+    session = trainer.open_session(comm, samples)
     writer = None
     if comm.is_first:
         writer = BackgroundWriter(RunDirectory(Path(folder)), 1, session.position)
@@ -75,13 +75,13 @@ def measure(trainer: Trainer, epochs: int, folder: str) -> None:
         checkpoint.digest, RankStatus.step = DIGEST, STEP
         watch = Watchdog(comm, ends_job=False)
         StopSignals(watch, begins_again=True)
-        seconds = third(session, samples, writer, saves)
+        seconds = third(session, writer, saves)
         watch.close()
         return seconds
 
     def off(saves: bool) -> float:
         checkpoint.digest, RankStatus.step = (lambda *_: ""), (lambda *_: None)
-        return third(session, samples, writer, saves)
+        return third(session, writer, saves)
 
     stall.INTERVAL = LOOK
     with np.errstate(all="ignore"):

@@ -24,7 +24,6 @@ from distnn.nn.backprop import BackwardPass, Share, SlicePass  # noqa: E402
 from distnn.nn.layout import aligned  # noqa: E402
 from distnn.parallel.comm.shared_memory import SharedMemory  # noqa: E402
 from distnn.training.arrays import from_arrays  # noqa: E402
-from distnn.training.own_gradient import Numbers  # noqa: E402
 
 ITEMS = 4096
 ROUNDS = 15
@@ -58,7 +57,7 @@ class Dense:
         return loss, self.vector
 
 
-def turn(session, rows, steps):
+def turn(session, steps):
     """Seconds per step."""
     position = session.position
     session.comm.mpi.Barrier()
@@ -66,7 +65,7 @@ def turn(session, rows, steps):
     for _ in range(steps):
         if position.step == ITEMS // session.config.batch_size:
             position.step = 0
-        session.step(rows, 1 << 30)
+        session.step()
     session.comm.mpi.Barrier()
     return (time.perf_counter() - start) / steps
 
@@ -82,20 +81,18 @@ def measured(case, slices):
     own = GradientTrainer(network.vector, dense, ITEMS, Adam(), **options)
     comm = built_in.comm
     memory = SharedMemory(comm)
-    pairs = [
-        (built_in.open_session(comm), from_arrays(comm, memory, network, X, T)),
-        (own.open_session(comm), Numbers(ITEMS)),
-    ]
-    for session, rows in pairs:
-        session.begin_epoch(rows)
-        turn(session, rows, 3)
-    steps = comm.largest(int(max(2, SECONDS / turn(*pairs[0], 3))))
+    samples = from_arrays(comm, memory, network, X, T)
+    sessions = [built_in.open_session(comm, samples), own.open_session(comm)]
+    for session in sessions:
+        session.begin_epoch(epochs=1)
+        turn(session, 3)
+    steps = comm.largest(int(max(2, SECONDS / turn(sessions[0], 3))))
     rounds = []
     for number in range(ROUNDS):
         order = (0, 1) if number % 2 else (1, 0)
-        times = {which: turn(*pairs[which], steps) for which in order}
+        times = {which: turn(sessions[which], steps) for which in order}
         rounds.append((1e6 * times[0], 1e6 * times[1], times[1] / times[0]))
-    for session, _ in pairs:
+    for session in sessions:
         session.close()
     memory.close()
     return [statistics.median(column) for column in zip(*rounds, strict=True)]

@@ -37,21 +37,24 @@ ROWS = 4096
 class Run:
     """One way to train one network, a few steps at a time."""
 
-    def __init__(self, comm: Communicator, layers: list[int], activation: str, config: TrainConfig):
+    def __init__(
+        self, comm: Communicator, layers: list[int], activation: str, config: TrainConfig,
+        samples: Dataset,
+    ) -> None:  # fmt: skip
         optimizer = Adam(1e-3) if config.optimizer == "adam" else SGD(0.1)
         self.comm, self.config = comm, config
         self.session = Session(comm, Network(layers, activation), optimizer, config)
-        self.session.start(None)
+        self.session.start(None, samples)
 
-    def seconds(self, samples: Dataset, steps: int) -> float:
+    def seconds(self, steps: int) -> float:
         """Seconds that the slowest rank takes for so many steps."""
-        self.session.begin_epoch(samples)
+        self.session.begin_epoch(epochs=1)
         self.comm.mpi.Barrier()
         start = time.perf_counter()
         for _ in range(steps):
             if (self.session.position.step + 1) * self.config.batch_size > ROWS:
                 self.session.position.step = 0
-            self.session.step(samples, 10**9)
+            self.session.step()
         self.comm.mpi.Barrier()
         return time.perf_counter() - start
 
@@ -77,18 +80,19 @@ def measure(
                 batch_size=batch, slices=slices,
                 optimizer=options.optimizer, reduce=reduce, update=options.update,
             ),
+            samples,
         )
         for name, (slices, reduce) in ways.items()
     }  # fmt: skip
     turn = options.seconds / (options.turns * len(runs))
-    once = max(run.seconds(samples, 2) / 2 for run in runs.values())
+    once = max(run.seconds(2) / 2 for run in runs.values())
     steps = np.array(max(1, int(turn / once)))
     comm.mpi.Bcast(steps)
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(options.turns):
         order = list(runs) if number % 2 else list(reversed(runs))
         for name in order:
-            taken[name].append(runs[name].seconds(samples, int(steps)) / int(steps))
+            taken[name].append(runs[name].seconds(int(steps)) / int(steps))
     for run in runs.values():
         run.session.close()
     memory.close()

@@ -57,12 +57,12 @@ def worker(nodes: int) -> None:
     session = Session(comm, network, SGD(0.1), config)
     X, T = np.zeros((batch, LAYERS[0]), np.float32), np.zeros(batch, int)
     dataset = from_arrays(comm, memory, network, X, T)
-    session.start(None)
-    session.begin_epoch(dataset)
+    session.start(None, dataset)
+    session.begin_epoch(epochs=1)
 
     def step() -> None:
         session.position.step = 0
-        session.step(dataset, 1 << 30)
+        session.step()
 
     with np.errstate(all="ignore"):
         step()

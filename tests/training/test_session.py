@@ -24,26 +24,27 @@ def data(comm: Communicator, n: int, network: Network) -> Dataset:
     return from_arrays(comm, SharedMemory(comm), network, X, np.arange(n) % 2)
 
 
-def session(comm: Communicator, batch: int = 8, slices: int = 5, rate: float = 0.1) -> Session:
+def session(
+    comm: Communicator, batch: int = 8, slices: int = 5, rate: float = 0.1, n: int = 20
+) -> Session:
     network = Network([3, 4, 2], dtype="float64")
     made = Session(comm, network, SGD(rate), TrainConfig(batch_size=batch, slices=slices, seed=3))
-    made.start(None)
+    made.start(None, data(comm, n, network))
     return made
 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize(("n", "batch", "steps"), [(20, 8, 3), (16, 8, 2), (5, 8, 1), (1, 1, 1)])
 def test_an_epoch_goes_through_every_item_once(n: int, batch: int, steps: int) -> None:
-    one = session(Communicator(), batch)
-    samples = data(one.comm, n, one.network)
+    one = session(Communicator(), batch, n=n)
     for epoch in range(2):
-        assert one.begin_epoch(samples) == steps
+        assert one.begin_epoch(epochs=2) == steps
         assert np.array_equal(one._order.batch(0, n), epoch_order(n, 3, epoch))
         for step in range(steps):
             assert (one.position.epoch, one.position.step) == (epoch, step)
-            one.step(samples, 2 * steps)
+            one.step()
         assert one.position.steps == (epoch + 1) * steps
-        assert one.end_epoch(samples, 2 * steps)["train_loss"] > 0
+        assert one.end_epoch()["train_loss"] > 0
     assert one.position == Position(epoch=2, step=0, steps=2 * steps, loss=0.0)
     one.close()
 
@@ -51,15 +52,14 @@ def test_an_epoch_goes_through_every_item_once(n: int, batch: int, steps: int) -
 @pytest.mark.mpi
 def test_the_loss_of_an_epoch_is_the_mean_over_items_as_they_were_trained_on() -> None:
     one = session(Communicator(), batch=8)
-    samples = data(one.comm, 20, one.network)
-    steps, expected = one.begin_epoch(samples), 0.0
+    samples, steps, expected = one.dataset, one.begin_epoch(epochs=1), 0.0
     for step in range(steps):
         batch = one._order.batch(8 * step, 8 * step + 8)
         X, T = samples.X[batch, 1:], samples.T[batch, 0]
         expected += one.network.loss_and_gradients(X, T)[0] * len(batch)
         one.comm.mpi.Barrier()  # nobody changes the weights before
-        one.step(samples, steps)
-    assert one.end_epoch(samples, steps)["train_loss"] == pytest.approx(expected / 20, rel=1e-12)
+        one.step()
+    assert one.end_epoch()["train_loss"] == pytest.approx(expected / 20, rel=1e-12)
     one.close()
 
 
@@ -71,9 +71,9 @@ def test_a_step_of_sgd_is_its_formula(clip: float | None, decay: float) -> None:
     comm, network = Communicator(), Network([3, 4, 2], dtype="float64", seed=1)
     plan = TrainConfig(batch_size=8, slices=5, seed=3, schedule="linear", warmup=2, clip_norm=clip)
     one = Session(comm, network, SGD(0.5, weight_decay=decay), plan)
-    one.start(None)
     samples = data(comm, 20, network)
-    for t in range(1, one.begin_epoch(samples) + 1):
+    one.start(None, samples)
+    for t in range(1, one.begin_epoch(epochs=2) + 1):
         batch = one._order.batch(8 * (t - 1), 8 * t)
         X, T = samples.X[batch, 1:], samples.T[batch, 0]
         g = np.concatenate([dW.ravel() for dW in network.loss_and_gradients(X, T)[1]])
@@ -82,7 +82,7 @@ def test_a_step_of_sgd_is_its_formula(clip: float | None, decay: float) -> None:
         rate = 0.5 * {1: 1 / 2, 2: 1, 3: 1}[t]
         expected = network.vector - rate * (g + decay * network.vector)
         comm.mpi.Barrier()  # nobody changes the weights before
-        one.step(samples, 7)
+        one.step()
         np.testing.assert_allclose(network.vector, expected, rtol=1e-12, atol=1e-15)
         comm.mpi.Barrier()
     one.close()
@@ -93,12 +93,11 @@ def test_losses_may_be_collected_at_any_step() -> None:
     results = []
     for often in (False, True):
         one = session(Communicator(), batch=2)
-        samples = data(one.comm, 20, one.network)
-        for _ in range(one.begin_epoch(samples)):
-            one.step(samples, 10)
+        for _ in range(one.begin_epoch(epochs=1)):
+            one.step()
             if often:
-                one.collect_losses(10)
-        results.append(one.end_epoch(samples, 10))
+                one.collect_losses()
+        results.append(one.end_epoch())
         one.close()
     assert results[0] == results[1]
 
@@ -108,10 +107,9 @@ def test_losses_may_be_collected_at_any_step() -> None:
 def test_a_stop_request_reaches_every_rank(apart: bool) -> None:
     comm = Communicator(shared=not apart)
     one = session(comm)
-    samples = data(comm, 20, one.network)
-    one.begin_epoch(samples)
-    found = [one.step(samples, 3, stop=int(comm.rank == comm.size - 1) * step) for step in (0, 1)]
-    found.append(one.step(samples, 3))
+    one.begin_epoch(epochs=1)
+    found = [one.step(stop=int(comm.rank == comm.size - 1) * step) for step in (0, 1)]
+    found.append(one.step())
     assert found == ([0, 0, 1] if comm.nodes > 1 else [0, 1, 0])
     one.close()
 
@@ -124,14 +122,13 @@ def test_restored_it_goes_on_with_the_same_bits(update: str) -> None:
         one = Session(
             comm, network, Adam(0.01), TrainConfig(batch_size=8, slices=5, seed=3, update=update)
         )
-        one.start(None if start is None else start[0])
+        one.start(None if start is None else start[0], data(comm, 20, network))
         if start is not None:
             one.restore(start[1], start[2])
-        samples = data(comm, 20, network)
-        one.begin_epoch(samples)
+        one.begin_epoch(epochs=1)
         while one.position.step < until:
-            one.step(samples, 3)
-        one.collect_losses(3)
+            one.step()
+        one.collect_losses()
         one.collect_state()
         state = {name: vector.copy() for name, vector in one.exchange.state.items()}
         weights = one.exchange.weights.copy()
@@ -150,13 +147,12 @@ def test_restored_it_goes_on_with_the_same_bits(update: str) -> None:
 @pytest.mark.mpi
 def test_divergence_names_step_rate_and_layers() -> None:
     one = session(Communicator(), rate=1e300)
-    samples = data(one.comm, 20, one.network)
-    steps = one.begin_epoch(samples)
+    steps = one.begin_epoch(epochs=1)
     with np.errstate(all="ignore"):
         for _ in range(steps):
-            one.step(samples, steps)
+            one.step()
         with pytest.raises(DivergenceError, match=r"step \d .* learning rate 1e\+300; .*W2"):
-            one.end_epoch(samples, steps)
+            one.end_epoch()
     one.close()
 
 
@@ -198,11 +194,10 @@ def test_losses_of_a_long_epoch_are_all_counted(monkeypatch: pytest.MonkeyPatch)
     means = []
     for kept in (256, 4):
         monkeypatch.setattr(loss_sums, "STEPS", kept)
-        one = session(alone(), batch=2)
-        samples = data(one.comm, 21, one.network)
-        for _ in range(one.begin_epoch(samples)):
-            one.step(samples, 11)
-        means.append(one.end_epoch(samples, 11))
+        one = session(alone(), batch=2, n=21)
+        for _ in range(one.begin_epoch(epochs=1)):
+            one.step()
+        means.append(one.end_epoch())
         one.close()
     assert means[0] == means[1]
 
@@ -210,14 +205,14 @@ def test_losses_of_a_long_epoch_are_all_counted(monkeypatch: pytest.MonkeyPatch)
 def test_dropout_draws_another_mask_in_each_step() -> None:
     network = Network([3, 40, 2], dtype="float64", dropout=0.5)
     one = Session(alone(), network, SGD(1e-300), TrainConfig(batch_size=8, slices=2))
-    one.start(None)
     rows = np.tile([0.3, -1.0, 2.0], (8, 1))  # equal rows: only masks tell steps apart
-    samples = from_arrays(one.comm, SharedMemory(one.comm), network, rows, np.zeros(8, int))
+    labels = np.zeros(8, int)
+    one.start(None, from_arrays(one.comm, SharedMemory(one.comm), network, rows, labels))
     losses = set()
     for _ in range(4):
-        one.begin_epoch(samples)
-        one.step(samples, 4)
-        losses.add(one.end_epoch(samples, 4)["train_loss"])
+        one.begin_epoch(epochs=4)
+        one.step()
+        losses.add(one.end_epoch()["train_loss"])
     one.close()
     assert len(losses) == 4
 
@@ -225,7 +220,7 @@ def test_dropout_draws_another_mask_in_each_step() -> None:
 def test_what_is_not_finite_is_seen_in_weights_and_state_and_what_is_large_is_kept() -> None:
     network = Network([3, 4, 2], dtype="float32")
     one = Session(alone(), network, Adam(0.1), TrainConfig(batch_size=8, slices=2))
-    one.start(None)
+    one.start(None, data(one.comm, 20, network))
     one.exchange.weights[:] = 3e38  # whose sum overflows
     with np.errstate(over="ignore"):
         one.check_finite()

@@ -31,14 +31,14 @@ def step():
         rng = np.random.default_rng(0)
         X, T = rng.standard_normal((ITEMS, LAYERS[0])), rng.integers(0, LAYERS[-1], ITEMS)
         samples = from_arrays(comm, memory, network, X, T)
-        session.start(None)
-        session.begin_epoch(samples)
+        session.start(None, samples)
+        session.begin_epoch(epochs=1)
         samples.X.sum(), samples.T.sum()  # every page of the data set is mapped from here on
 
         def steps(count):
             with np.errstate(all="ignore"):
                 for _ in range(count):
-                    session.step(samples, ITEMS)
+                    session.step()
 
         return steps
 
