@@ -39,32 +39,28 @@ def write(trained: Trained, kind: str, path: str) -> str:
     return torch_code(trained, path)
 
 
-def _onnx(trained: Trained) -> Callable[[Path], None]:
+def _onnx(trained: Trained) -> Callable[[Path], object]:
     from distnn.export.onnx_model import onnx_model
 
     content = onnx_model(trained).SerializeToString(deterministic=True)
-    return lambda aside: _all_of(aside, content)
+    return lambda aside: aside.write_bytes(content)
 
 
-def _all_of(aside: Path, content: bytes) -> None:
-    aside.write_bytes(content)
-
-
-def _torch(trained: Trained) -> Callable[[Path], None]:
+def _torch(trained: Trained) -> Callable[[Path], object]:
     import torch
 
     state = {name: torch.from_numpy(array) for name, array in facts.arrays(trained).items()}
     return lambda aside: torch.save(state, aside)
 
 
-def _safetensors(trained: Trained) -> Callable[[Path], None]:
+def _safetensors(trained: Trained) -> Callable[[Path], object]:
     from safetensors.numpy import save
 
     content = save(facts.arrays(trained), facts.texts(trained))
-    return lambda aside: _all_of(aside, content)
+    return lambda aside: aside.write_bytes(content)
 
 
-def _npz(trained: Trained) -> Callable[[Path], None]:
+def _npz(trained: Trained) -> Callable[[Path], object]:
     arrays = {
         **facts.arrays(trained),
         **{k: np.array(text) for k, text in facts.texts(trained).items()},
