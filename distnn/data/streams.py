@@ -66,15 +66,14 @@ def stream(
             y = stand_in(blocks.targets(), blocks.y_where)
             check_mixture(y, lambda _: blocks.y_where)
             return Part(
-                preparation.rows(table, of.features, len(blocks), logs=False),
-                y,
-                blocks.y_where,
-                tuple(preparation.features) if preparation.named else None,
-                table.names and tuple(table.names[j] for j in of.targets),
-                None,
-                preparation,
-                notes,
-                blocks,
+                x=preparation.rows(table, of.features, len(blocks), logs=False),
+                y=y,
+                y_where=blocks.y_where,
+                feature_names=tuple(preparation.features) if preparation.named else None,
+                target_names=table.names and tuple(table.names[j] for j in of.targets),
+                preparation=preparation,
+                notes=notes,
+                blocks=blocks,
             )
     elif is_store(path):
         store, name = open_store(path, target)

@@ -81,7 +81,7 @@ class Bench:
         return np.array(shared).reshape(self.comm.size, -1)
 
     def limit(self) -> float:
-        """Seconds that a step needs at least, see `limit`."""
+        """Seconds that a step needs at least, see `roofline`."""
         network, comm = self.network, self.comm
         slices = self.session.slices
         rows, own = -(-self.case.batch // slices), -(-slices // comm.size)

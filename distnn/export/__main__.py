@@ -25,7 +25,6 @@ def _write(argv: Sequence[str]) -> None:
     """Rank 0: the run to a file; raises InputError."""
     from distnn.config.command_line import parse_export
     from distnn.errors import InputError
-    from distnn.export.facts import Facts
     from distnn.export.files import ENDINGS, write
     from distnn.training.prediction import NO_PREPARATION, Trained
 
@@ -35,7 +34,7 @@ def _write(argv: Sequence[str]) -> None:
         remedy = "give another --output, or --force to replace it"
         raise InputError("is there already", path, remedy)
     trained = Trained.open(options.run_dir, options.checkpoint)
-    code = write(Facts(trained), options.format, path)
+    code = write(trained, options.format, path)
     print(f"# written to {path!r}; these lines load it\n{code}" if code else f"written to {path}")
     if trained.has_no_preparation:
         log.warning("%s: %s", path, NO_PREPARATION)

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import distnn
-from distnn.data.preparation import Preparation
-from distnn.data.scaling import Scaling, Units
-from distnn.nn.network import Network
+from distnn.data.scaling import Scaling
 from distnn.run.checkpoint import weights_sha256
 from distnn.training.output import decided
 from distnn.training.prediction import Trained
@@ -18,101 +16,72 @@ from distnn.training.prediction import Trained
 Array = NDArray[Any]
 
 
-class Facts:
-    """A trained network, as other programs have them: weights (out, in), and the bias apart."""
+def labels(trained: Trained) -> Array:
+    """What is predicted for each class: (classes,) text or int64."""
+    n = trained.network.layers[-1]
+    return decided(trained, np.eye(n) if n > 1 else np.array([[0.0], [1.0]]))
 
-    def __init__(self, trained: Trained) -> None:
-        self._trained = trained
 
-    @property
-    def network(self) -> Network:
-        """With the trained weights."""
-        return self._trained.network
+def targets(trained: Trained) -> list[str]:
+    """Names of the real targets."""
+    return trained.target_names or [f"output_{k}" for k in range(trained.network.layers[-1])]
 
-    @property
-    def scaling(self) -> Scaling:
-        """Of the features."""
-        return self._trained.scaling
 
-    @property
-    def units(self) -> Units:
-        """Of the targets."""
-        return self._trained.units
+def features(trained: Trained) -> Sequence[str]:
+    """Names of the features, where the training data had some."""
+    return trained.preparation.features if trained.preparation is not None else []
 
-    @property
-    def preparation(self) -> Preparation | None:
-        """Of a table's columns."""
-        return self._trained.preparation
 
-    @property
-    def is_classification(self) -> bool:
-        """Whether the network decides for classes."""
-        return self._trained.is_classification
+def layers(trained: Trained) -> Iterator[tuple[Array, Array]]:
+    """Weights (out, in) and biases (out,) of each layer, as PyTorch's Linear has them."""
+    for W in trained.network.weights:
+        yield np.ascontiguousarray(W[1:].T), W[0].copy()
 
-    @property
-    def labels(self) -> Array:
-        """What is predicted for each class: (classes,) text or int64."""
-        n = self.network.layers[-1]
-        return decided(self._trained, np.eye(n) if n > 1 else np.array([[0.0], [1.0]]))
 
-    @property
-    def targets(self) -> list[str]:
-        """Names of the real targets."""
-        names = self._trained.target_names
-        return names or [f"output_{k}" for k in range(self.network.layers[-1])]
+def arrays(trained: Trained) -> dict[str, Array]:
+    """All arrays by name, in the network's type.
 
-    @property
-    def features(self) -> Sequence[str]:
-        """Names of the features, where the training data had some."""
-        return self.preparation.features if self.preparation is not None else []
+    ``layers.N.weight`` (out, in) and ``layers.N.bias`` (out,), N from 0; ``shift`` and
+    ``scale`` (features,): a feature x becomes (x - shift) * scale; for regression,
+    ``target_shift`` and ``target_scale`` (targets,): an output a becomes a / scale + shift, and
+    of that the exponential where ``target_transform`` is log.
+    """
+    found = {"shift": trained.scaling.shift, "scale": trained.scaling.scale}
+    for l, (weight, bias) in enumerate(layers(trained)):
+        found |= {f"layers.{l}.weight": weight, f"layers.{l}.bias": bias}
+    if not trained.is_classification:
+        scaling = trained.units.scaling or Scaling.none(trained.network.layers[-1])
+        found |= {"target_shift": scaling.shift, "target_scale": scaling.scale}
+    return {name: array.astype(trained.network.dtype) for name, array in found.items()}
 
-    def layers(self) -> Iterator[tuple[Array, Array]]:
-        """Weights (out, in) and biases (out,) of each layer, as PyTorch's Linear has them."""
-        for W in self.network.weights:
-            yield np.ascontiguousarray(W[1:].T), W[0].copy()
 
-    def arrays(self) -> dict[str, Array]:
-        """All arrays by name, in the network's type.
+def texts(trained: Trained) -> dict[str, str]:
+    """All else, as text; lists and the preparation of columns as JSON."""
+    network, preparation = trained.network, trained.preparation
+    found: dict[str, Any] = {
+        "distnn": distnn.__version__,
+        "checkpoint": trained.checkpoint.path.name,
+        "weights_sha256": weights_sha256(network.weights),
+        "task": trained.task,
+        "activation": network.activation,
+        "output": network.output,
+        "precision": network.precision,
+        "features": list(features(trained)),
+    }
+    if preparation is not None:
+        found["columns"] = [column.name for column in preparation.columns]
+        found["preparation"] = preparation.to_json()
+    if trained.is_classification:
+        found["classes"] = labels(trained).tolist()
+    else:
+        found["targets"] = targets(trained)
+        found["target_transform"] = trained.units.transform or "none"
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in found.items()}
 
-        ``layers.N.weight`` (out, in) and ``layers.N.bias`` (out,), N from 0; ``shift`` and
-        ``scale`` (features,): a feature x becomes (x - shift) * scale; for regression,
-        ``target_shift`` and ``target_scale`` (targets,): an output a becomes a / scale + shift, and
-        of that the exponential where ``target_transform`` is log.
-        """
-        found = {"shift": self.scaling.shift, "scale": self.scaling.scale}
-        for l, (weight, bias) in enumerate(self.layers()):
-            found |= {f"layers.{l}.weight": weight, f"layers.{l}.bias": bias}
-        if not self.is_classification:
-            scaling = self.units.scaling or Scaling.none(self.network.layers[-1])
-            found |= {"target_shift": scaling.shift, "target_scale": scaling.scale}
-        return {name: array.astype(self.network.dtype) for name, array in found.items()}
 
-    def texts(self) -> dict[str, str]:
-        """All else, as text; lists and the preparation of columns as JSON."""
-        network = self.network
-        found: dict[str, Any] = {
-            "distnn": distnn.__version__,
-            "checkpoint": self._trained.checkpoint.path.name,
-            "weights_sha256": weights_sha256(network.weights),
-            "task": self._trained.task,
-            "activation": network.activation,
-            "output": network.output,
-            "precision": network.precision,
-            "features": list(self.features),
-        }
-        if self.preparation is not None:
-            found["columns"] = [column.name for column in self.preparation.columns]
-            found["preparation"] = self.preparation.to_json()
-        if self.is_classification:
-            found["classes"] = self.labels.tolist()
-        else:
-            found["targets"] = self.targets
-            found["target_transform"] = self.units.transform or "none"
-        return {k: v if isinstance(v, str) else json.dumps(v) for k, v in found.items()}
-
-    def explanation(self) -> str:
-        """In a sentence: what it is."""
-        widths = "-".join(map(str, self.network.layers))
-        if self.is_classification:
-            return f"{widths}, classification, {len(self.labels)} classes, trained with distnn"
-        return f"{widths}, regression, {len(self.targets)} targets, trained with distnn"
+def explanation(trained: Trained) -> str:
+    """In a sentence: what it is."""
+    widths = "-".join(map(str, trained.network.layers))
+    if trained.is_classification:
+        return f"{widths}, classification, {len(labels(trained))} classes, trained with distnn"
+    return f"{widths}, regression, {len(targets(trained))} targets, trained with distnn"

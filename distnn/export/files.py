@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from distnn.errors import InputError
-from distnn.export.facts import Facts
+from distnn.export import facts
 from distnn.run.files import reason, write_output
+from distnn.training.prediction import Trained
 
 ENDINGS = {"onnx": "onnx", "torch": "pt", "safetensors": "safetensors", "npz": "npz"}
 NEEDS = {
@@ -17,7 +18,7 @@ NEEDS = {
 }
 
 
-def write(facts: Facts, kind: str, path: str) -> str:
+def write(trained: Trained, kind: str, path: str) -> str:
     """Write a file of one of the `ENDINGS`; what is to be printed of it, or "".
 
     Raises:
@@ -27,7 +28,7 @@ def write(facts: Facts, kind: str, path: str) -> str:
     if kind in NEEDS and find_spec(kind) is None:
         raise InputError(f"the package {kind} is missing", f"--format {kind}", NEEDS[kind])
     try:
-        write_output(Path(path), _WRITERS[kind](facts))
+        write_output(Path(path), _WRITERS[kind](trained))
     except OSError as error:
         remedy = "give another --output"
         raise InputError(f"cannot be written: {reason(error)}", path, remedy) from None
@@ -35,36 +36,35 @@ def write(facts: Facts, kind: str, path: str) -> str:
         return ""
     from distnn.export.torch_code import torch_code
 
-    return torch_code(facts, path)
+    return torch_code(trained, path)
 
 
-def _onnx(facts: Facts) -> Callable[[Path], None]:
+def _onnx(trained: Trained) -> Callable[[Path], object]:
     from distnn.export.onnx_model import onnx_model
 
-    content = onnx_model(facts).SerializeToString(deterministic=True)
-    return lambda aside: _all_of(aside, content)
+    content = onnx_model(trained).SerializeToString(deterministic=True)
+    return lambda aside: aside.write_bytes(content)
 
 
-def _all_of(aside: Path, content: bytes) -> None:
-    aside.write_bytes(content)
-
-
-def _torch(facts: Facts) -> Callable[[Path], None]:
+def _torch(trained: Trained) -> Callable[[Path], object]:
     import torch
 
-    state = {name: torch.from_numpy(array) for name, array in facts.arrays().items()}
+    state = {name: torch.from_numpy(array) for name, array in facts.arrays(trained).items()}
     return lambda aside: torch.save(state, aside)
 
 
-def _safetensors(facts: Facts) -> Callable[[Path], None]:
+def _safetensors(trained: Trained) -> Callable[[Path], object]:
     from safetensors.numpy import save
 
-    content = save(facts.arrays(), facts.texts())
-    return lambda aside: _all_of(aside, content)
+    content = save(facts.arrays(trained), facts.texts(trained))
+    return lambda aside: aside.write_bytes(content)
 
 
-def _npz(facts: Facts) -> Callable[[Path], None]:
-    arrays = {**facts.arrays(), **{k: np.array(text) for k, text in facts.texts().items()}}
+def _npz(trained: Trained) -> Callable[[Path], object]:
+    arrays = {
+        **facts.arrays(trained),
+        **{k: np.array(text) for k, text in facts.texts(trained).items()},
+    }
 
     def save(aside: Path) -> None:
         with aside.open("wb") as file:  # a name without .npz would get it

@@ -6,16 +6,17 @@ import numpy as np
 import onnx
 
 from distnn.errors import InputError
+from distnn.export import facts
 from distnn.export.columns import features
-from distnn.export.facts import Facts
 from distnn.export.graph import BFLOAT16, DOUBLE, FLOAT, INT64, STRING, Graph
 from distnn.nn.activations import GELU_CUBIC, GELU_LINEAR, LEAK
 from distnn.nn.products import BFLOAT16 as ROUNDED
+from distnn.training.prediction import Trained
 
 MOST_BYTES = (1 << 31) - (1 << 20)  # of weights: a message of protobuf holds 2 GiB
 
 
-def onnx_model(facts: Facts) -> onnx.ModelProto:
+def onnx_model(trained: Trained) -> onnx.ModelProto:
     """The model, checked.
 
     Inputs are of the network's type, float or double, with NaN for a missing number; see
@@ -29,28 +30,28 @@ def onnx_model(facts: Facts) -> onnx.ModelProto:
     Raises:
         InputError: the network is too large for a file of ONNX.
     """
-    network = facts.network
+    network = trained.network
     if network.size * network.dtype.itemsize > MOST_BYTES:
         what = f"{network.size} weights, and a file of ONNX holds 2 GiB"
         raise InputError(what, "network", "give --format safetensors")
     graph = Graph(DOUBLE if network.dtype == np.float64 else FLOAT)
-    X = features(graph, facts.preparation, network.layers[0])
-    if facts.scaling.shift.any():
-        X = graph.node("Sub", X, graph.constant("shift", facts.scaling.shift.astype(graph.dtype)))
-    if (facts.scaling.scale != 1).any():
-        X = graph.node("Mul", X, graph.constant("scale", facts.scaling.scale.astype(graph.dtype)))
-    A = _passed(graph, facts, X)
-    if facts.is_classification:
-        _decide(graph, facts, A)
+    X = features(graph, trained.preparation, network.layers[0])
+    if trained.scaling.shift.any():
+        X = graph.node("Sub", X, graph.constant("shift", trained.scaling.shift.astype(graph.dtype)))
+    if (trained.scaling.scale != 1).any():
+        X = graph.node("Mul", X, graph.constant("scale", trained.scaling.scale.astype(graph.dtype)))
+    A = _passed(graph, trained, X)
+    if trained.is_classification:
+        _decide(graph, trained, A)
     else:
-        _undo(graph, facts, A)
-    return graph.model("distnn", facts.explanation(), facts.texts())
+        _undo(graph, trained, A)
+    return graph.model("distnn", facts.explanation(trained), facts.texts(trained))
 
 
-def _passed(graph: Graph, facts: Facts, A: str) -> str:
+def _passed(graph: Graph, trained: Trained, A: str) -> str:
     """The network's outputs (rows, n_L)."""
-    network = facts.network
-    for l, (weight, bias) in enumerate(facts.layers()):
+    network = trained.network
+    for l, (weight, bias) in enumerate(facts.layers(trained)):
         constants = {f"layers.{l}.weight": weight, f"layers.{l}.bias": bias}
         factors = [A, *(graph.constant(name, array) for name, array in constants.items())]
         if network.precision == ROUNDED:
@@ -91,31 +92,31 @@ def _activated(graph: Graph, activation: str, Z: str) -> str:
     raise NotImplementedError(activation)
 
 
-def _decide(graph: Graph, facts: Facts, A: str) -> None:
+def _decide(graph: Graph, trained: Trained, A: str) -> None:
     """Outputs ``label`` and ``probabilities``."""
-    if facts.network.layers[-1] == 1:
+    if trained.network.layers[-1] == 1:
         half = graph.number("half", 0.5)
         index = graph.node("Cast", graph.node("GreaterOrEqual", A, half), to=INT64)
         index = graph.node("Squeeze", index, graph.constant("axes", np.array([1])))
         A = graph.node("Concat", graph.node("Sub", graph.number("one", 1), A), A, axis=1)
     else:
         index = graph.node("ArgMax", A, axis=1, keepdims=0)
-    labels = facts.labels
+    labels = facts.labels(trained)
     kind = STRING if labels.dtype.kind == "U" else INT64
     label = graph.node("Gather", graph.constant("classes", labels), index)
     graph.output("label", label, kind, None)
-    name = "probabilities" if facts.network.output in ("softmax", "sigmoid") else "scores"
+    name = "probabilities" if trained.network.output in ("softmax", "sigmoid") else "scores"
     graph.output(name, A, graph.kind, len(labels))
 
 
-def _undo(graph: Graph, facts: Facts, A: str) -> None:
+def _undo(graph: Graph, trained: Trained, A: str) -> None:
     """Output ``prediction``, in the targets' own units."""
     if graph.kind != DOUBLE:
         A = graph.node("Cast", A, to=DOUBLE)
-    scaling: Any = facts.units.scaling
+    scaling: Any = trained.units.scaling
     if scaling is not None:
         A = graph.node("Div", A, graph.constant("target_scale", scaling.scale))
         A = graph.node("Add", A, graph.constant("target_shift", scaling.shift))
-    if facts.units.transform is not None:
+    if trained.units.transform is not None:
         A = graph.node("Exp", A)
-    graph.output("prediction", A, DOUBLE, facts.network.layers[-1])
+    graph.output("prediction", A, DOUBLE, trained.network.layers[-1])

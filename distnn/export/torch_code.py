@@ -1,13 +1,15 @@
 """The lines of Python that load the weights into PyTorch."""
 
-from distnn.export.facts import Facts
+from distnn.export import facts
+from distnn.nn.activations import LEAK
+from distnn.training.prediction import Trained
 
 FUNCTIONS = {
     "identity": "{}",
     "sigmoid": "torch.sigmoid({})",
     "tanh": "torch.tanh({})",
     "relu": "torch.relu({})",
-    "leaky-relu": "torch.nn.functional.leaky_relu({}, 0.01)",
+    "leaky-relu": f"torch.nn.functional.leaky_relu({{}}, {LEAK})",
     "elu": "torch.nn.functional.elu({})",
     "softplus": "torch.nn.functional.softplus({})",
     "gelu": "torch.nn.functional.gelu({}, approximate='tanh')",
@@ -45,26 +47,26 @@ model.eval()
 '''
 
 
-def torch_code(facts: Facts, path: str) -> str:
+def torch_code(trained: Trained, path: str) -> str:
     """A Python file that makes the model from the state dict at `path`.
 
     What comes from files stands in it as literals of Python only.
     """
-    network = facts.network
+    network = trained.network
     n_in, n_out = network.layers[0], network.layers[-1]
     buffers = {"shift": n_in, "scale": n_in}
     kind = "probabilities" if network.output in ("softmax", "sigmoid") else "outputs"
     y, result = f"{kind} (n, {n_out})", "x"
-    names = {"FEATURES": list(facts.features)}
-    if facts.is_classification:
-        names["CLASSES"] = facts.labels.tolist()
+    names = {"FEATURES": list(facts.features(trained))}
+    if trained.is_classification:
+        names["CLASSES"] = facts.labels(trained).tolist()
         if n_out == 1:
             y = "probabilities (n, 1) of the second class"
     else:
         buffers |= {"target_shift": n_out, "target_scale": n_out}
-        names["TARGETS"] = facts.targets
+        names["TARGETS"] = facts.targets(trained)
         result = "x / self.target_scale + self.target_shift"
-        if facts.units.transform is not None:
+        if trained.units.transform is not None:
             result = f"torch.exp({result})"
         y = f"targets (n, {n_out}) in their own units"
     return CODE.format(
@@ -72,7 +74,7 @@ def torch_code(facts: Facts, path: str) -> str:
             f"{key} = {value!r}\n" for key, value in names.items() if 0 < len(value) <= MOST_NAMES
         ),
         layers=list(network.layers),
-        explanation=facts.explanation(),
+        explanation=facts.explanation(trained),
         buffers="\n".join(
             f'        self.register_buffer("{name}", torch.zeros({n}))'
             for name, n in buffers.items()

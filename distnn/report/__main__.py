@@ -50,14 +50,12 @@ def write(config: "ReportConfig", applied: "Sequence[Applied]" = ()) -> bool:
     refresh = config.every if config.watch else 0
     text = page(records, applied=applied, bench=bench, refresh=refresh)
     try:
-        write_output(Path(config.output), lambda aside: _write(aside, text))
+        write_output(
+            Path(config.output), lambda aside: aside.write_bytes(text.encode(errors="replace"))
+        )
     except OSError as error:
         raise InputError(f"cannot be written: {reason(error)}", config.output) from None
     return config.watch and any(one.status == UNDER_WAY for one in records)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_bytes(text.encode(errors="replace"))
 
 
 def _parse(argv: Sequence[str]) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 import json
 import math
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from distnn.config.toml_file import read_values
 from distnn.errors import InputError
-from distnn.run import checkpoint
+from distnn.run import checkpoint, metrics
 from distnn.run.directory import RunDirectory
 from distnn.run.files import reason
 
@@ -116,7 +115,7 @@ def read_columns(path: Path) -> dict[str, array]:
     """
     columns: dict[str, array] = {"epoch": array("d")}
     epochs = columns["epoch"]
-    for number, record in _objects(path):
+    for number, _, record in metrics.records(path, LARGEST_LINES, LARGEST_LINE):
         epoch = record.pop("epoch", None)
         if not is_number(epoch):
             raise InputError(f"line {number} has no epoch", str(path), "remove the line")
@@ -156,31 +155,6 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError("is not one that distnn writes", str(path), "move it away")
     return found
-
-
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with path.open("rb") as file:
-            if path.stat().st_size > LARGEST_LINES:
-                what = f"larger than {LARGEST_LINES >> 20} MB"
-                raise InputError(what, str(path), "keep fewer lines of it")
-            number = 0
-            while line := file.readline(LARGEST_LINE):
-                number += 1
-                if not line.endswith(b"\n") and len(line) < LARGEST_LINE:
-                    return  # the writer is in the middle of it
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError):
-                    record = None
-                if not isinstance(record, dict):
-                    what = f"line {number} is not one that distnn writes"
-                    raise InputError(what, str(path), "remove the line, or move the file away")
-                yield number, record
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise InputError(f"cannot be read: {reason(error)}", str(path)) from None
 
 
 def _forget(columns: dict[str, array], epoch: float) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from distnn.report.palette import LIGHT
@@ -29,7 +30,8 @@ class Phases:
     Attributes:
         source: what measured it.
         names: (phase, colour, mean share of the step).
-        ranks: the parts of each, with its number in front.
+        ranks: the parts of each that is drawn, with its number in front.
+        ranks_in_all: that have figures; the shares are means over these.
         ratio: of the step to the least that the machine allows; None if it was not measured.
     """
 
@@ -80,16 +82,19 @@ def bench_command(record: RunRecord) -> str:
 
 
 def _phases(ranks: Any, source: str) -> Phases | None:
-    rows = [row for row in ranks if _is_row(row)] if isinstance(ranks, list) else []
-    if not rows:
+    numbered = enumerate(ranks if isinstance(ranks, list) else ())
+    row_of = {rank: row for rank, row in numbered if _is_row(row)}
+    if not row_of:
         return None
+    rows = row_of.values()
     names = list(dict.fromkeys(name for row in rows for name in row))[:MOST_PHASES]
     colours = {name: 1 + k % len(LIGHT.lines) for k, name in enumerate(names)}
     longest = max(sum(row.values()) for row in rows) or 1.0
     total = sum(sum(row.values()) for row in rows) or 1.0
     shares = {name: sum(row.get(name, 0.0) for row in rows) / total for name in names}
     drawn = tuple(
-        (rank, _parts(row, names, colours, longest)) for rank, row in enumerate(rows[:MOST_RANKS])
+        (rank, _parts(row, names, colours, longest))
+        for rank, row in islice(row_of.items(), MOST_RANKS)
     )
     known = tuple((name, colours[name], shares[name]) for name in names)
     return Phases(source, known, drawn, len(rows))

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,16 +105,9 @@ def read(path: str | Path) -> Checkpoint:
         CheckpointError: it cannot be read, is damaged, or was not written by distnn.
     """
     path = Path(path)
-    try:
+    with _errors_named(path):
         _verify_sizes(path)
         tensors, strings = _load(path)
-    except CheckpointError:
-        raise
-    except FileNotFoundError:
-        raise CheckpointError("no such checkpoint", str(path)) from None
-    except Exception as error:
-        why = reason(error) if isinstance(error, OSError) else str(error)
-        raise CheckpointError(f"cannot be read: {why[:200]}", str(path), REMEDY) from None
     text = strings.get("distnn")
     if text is None:
         raise CheckpointError("was not written by distnn", str(path))
@@ -136,15 +129,10 @@ def read_meta(path: Path) -> dict[str, Any]:
     """
     from safetensors import safe_open
 
-    try:
+    with _errors_named(path):
         _verify_sizes(path)
         with safe_open(path, framework="np") as file:
             strings = file.metadata() or {}
-    except CheckpointError:
-        raise
-    except Exception as error:
-        why = reason(error) if isinstance(error, OSError) else str(error)
-        raise CheckpointError(f"cannot be read: {why[:200]}", str(path), REMEDY) from None
     return _meta(path, strings.get("distnn", ""))
 
 
@@ -221,7 +209,7 @@ def mark_best(path: Path) -> Path:
 def best_score(directory: Path) -> float:
     """The score of the best checkpoint, less is better; infinity if none can be read."""
     try:
-        meta = read(find(directory, BEST)).meta
+        meta = read(find(directory, BEST)).meta  # not `read_meta`: a damaged one must not count
     except CheckpointError:
         return math.inf
     score = meta.get("score", meta.get("loss"))  # as distnn called it once
@@ -272,6 +260,20 @@ def _plain(name: str, array: np.ndarray) -> np.ndarray:
     if plain.dtype not in DTYPES.values():
         raise ValueError(f"tensor {name}: no checkpoint holds {array.dtype}")
     return plain
+
+
+@contextlib.contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    """Whatever fails while `path` is read, as a CheckpointError of it."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except FileNotFoundError:
+        raise CheckpointError("no such checkpoint", str(path)) from None
+    except Exception as error:
+        why = reason(error) if isinstance(error, OSError) else str(error)
+        raise CheckpointError(f"cannot be read: {why[:200]}", str(path), REMEDY) from None
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:

@@ -16,7 +16,7 @@ UNFINISHED = re.compile(
 )
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a file beside `path`, flush it, and rename it to `path`.
 
     Whoever reads `path` finds the old content or the new, never a part, also after the machine
@@ -37,7 +37,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     flush_directory(path.parent)
 
 
-def write_output(path: Path, write: Callable[[Path], None]) -> None:
+def write_output(path: Path, write: Callable[[Path], object]) -> None:
     """`write_whole` for a path that a user named: links are followed, devices written to.
 
     Raises:
@@ -51,11 +51,7 @@ def write_output(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """`text` as the whole content of `path`; raises as `write_whole`."""
-
-    def write(aside: Path) -> None:
-        aside.write_bytes(text.encode())
-
-    write_whole(path, write)
+    write_whole(path, lambda aside: aside.write_bytes(text.encode()))
 
 
 def flush(path: Path) -> None:

@@ -3,12 +3,11 @@
 import os
 import platform
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distnn.run.kernels import L2_SIZE
+from distnn.run.kernels import L2_SIZE, processor
 
 IRRELEVANT_TO_BITS = frozenset({"python"})
 
@@ -33,7 +32,7 @@ def fingerprint(product: str = "numpy") -> dict[str, Any]:
         "blas_kernel": blas.get("architecture"),
         "blas_l2_size": os.environ.get(L2_SIZE),
         "blas_threads": blas.get("num_threads"),
-        "cpu": _cpu(),
+        "cpu": processor("model name") or platform.processor() or platform.machine(),
         "distnn": getattr(distnn, "__version__", None),
         "python": platform.python_version(),
     }
@@ -61,14 +60,3 @@ def _simd() -> str:
     config: Any = np.show_config(mode="dicts")
     extensions = config.get("SIMD Extensions", {})
     return " ".join((*extensions.get("baseline", ()), *extensions.get("found", ())))
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        lines = []
-    for line in lines:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

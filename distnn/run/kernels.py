@@ -28,7 +28,7 @@ def kernels_message(facts: Mapping[str, Any]) -> str:
     is_openblas = facts["product"] == "numpy" and facts["blas"] == "openblas"
     if not is_openblas or not any(os.environ.get(name) for name in VARIABLES):
         return ""
-    return replaced(str(facts["blas_kernel"]), os.environ, processor_flags())
+    return replaced(str(facts["blas_kernel"]), os.environ, set(processor("flags").split()))
 
 
 def replaced(kernel: str, environment: Mapping[str, str], flags: Set[str]) -> str:
@@ -51,10 +51,11 @@ def replaced(kernel: str, environment: Mapping[str, str], flags: Set[str]) -> st
     return f"{' and '.join(found)} {what}: products may take twice as long; unset {names}"
 
 
-def processor_flags() -> Set[str]:
-    """What the processor has, in the words of /proc/cpuinfo; nothing where there is none."""
+def processor(field: str) -> str:
+    """A field of the first processor in /proc/cpuinfo; nothing where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
-        return frozenset()
-    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
+        return ""
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in pairs if name.strip() == field), "")

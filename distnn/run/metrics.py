@@ -8,12 +8,12 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from distnn.errors import InputError
-from distnn.run.files import flush_directory, without_links, write_text
+from distnn.run.files import flush_directory, reason, without_links, write_text
 
 
 def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -41,12 +41,38 @@ def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file, none if there is no file. A torn last line is left out.
+    """The objects of a file, whatever its size; see `records`."""
+    return [record for _, _, record in records(path)]
+
+
+def records(
+    path: Path, largest: int | None = None, longest: int = -1
+) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+    """The objects of a file, each after its line's number and bytes; none if there is no file.
+
+    A torn last line is left out: a writer is in the middle of it, or was killed there.
+
+    Args:
+        largest: bytes that the file may have; None: any number.
+        longest: bytes that a line may have; -1: any number.
 
     Raises:
-        InputError: another line is not a JSON object, or the file cannot be read.
+        InputError: the file is too large or cannot be read, or another line is not a JSON object,
+            or has an epoch that is no whole number.
     """
-    return [record for _, record in _lines(path)]
+    try:
+        with path.open("rb") as file:
+            if largest is not None and os.fstat(file.fileno()).st_size > largest:
+                what = f"larger than {largest >> 20} MB"
+                raise InputError(what, str(path), "keep fewer lines of it")
+            for number, text in enumerate(iter(lambda: file.readline(longest), b""), 1):
+                if not text.endswith(b"\n") and len(text) != longest:
+                    return
+                yield number, text, _record(path, number, text)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"cannot be read: {reason(error)}", str(path)) from None
 
 
 def line(record: Mapping[str, Any]) -> str:
@@ -66,7 +92,7 @@ def truncate_after(path: Path, epoch: int, known: Iterable[str] = ()) -> list[st
     Raises:
         InputError: the file is damaged, or cannot be read or written.
     """
-    found = [(record.get("epoch", 0), text.decode()) for text, record in _lines(path)]
+    found = [(record.get("epoch", 0), text.decode()) for _, text, record in records(path)]
     there = {number for number, _ in found}
     added = [(json.loads(text)["epoch"], text) for text in known]
     found += [(number, text) for number, text in added if number not in there]
@@ -83,19 +109,6 @@ def truncate_after(path: Path, epoch: int, known: Iterable[str] = ()) -> list[st
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """Write ``summary.json``, whole or not at all; numbers as in ``append``. Raises OSError."""
     write_text(path, json.dumps(plain(summary), indent=2, allow_nan=False) + "\n")
-
-
-def _lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", str(path)) from None
-    lines = content.splitlines(keepends=True)
-    if lines and not lines[-1].endswith(b"\n"):
-        lines.pop()  # the writer was killed in the middle of it
-    return [(line, _record(path, number, line)) for number, line in enumerate(lines, 1)]
 
 
 def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:

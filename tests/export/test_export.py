@@ -112,12 +112,11 @@ def test_torch_gives_the_predictions(
 
 
 def test_the_printed_lines_hold_names_as_literals_only(houses: Path) -> None:
-    from distnn.export.facts import Facts
     from distnn.export.torch_code import torch_code
     from distnn.training.prediction import Trained
 
-    facts = Facts(Trained.open(str(houses / "r"), "latest"))
-    code = torch_code(facts, 'a"\nimport os\n')
+    trained = Trained.open(str(houses / "r"), "latest")
+    code = torch_code(trained, 'a"\nimport os\n')
     lines = [line for line in code.splitlines() if line.startswith("import")]
     assert lines == ["import torch"]
     compile(code, "printed", "exec")

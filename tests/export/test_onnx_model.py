@@ -10,7 +10,6 @@ import pytest
 
 import distnn
 from distnn.errors import InputError
-from distnn.export.facts import Facts
 from distnn.nn.outputs import OUTPUTS
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
@@ -31,7 +30,7 @@ Session = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 def trained(run_dir: Path, *words: object) -> tuple[Session, Model, Any]:
     """A run in onnxruntime, in distnn, and its model of ONNX."""
     train(Communicator(MPI.COMM_SELF), [str(w) for w in (*words, "--run-dir", run_dir, *SHORT)])
-    model = onnx_model(Facts(Trained.open(str(run_dir), "latest")))
+    model = onnx_model(Trained.open(str(run_dir), "latest"))
     session = runtime.InferenceSession(model.SerializeToString())
 
     def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -169,13 +168,13 @@ def test_a_network_beyond_the_format_is_refused(
 ) -> None:
     arrays(tmp_path / "a.npz", 3)
     trained(tmp_path / "r", "--data", tmp_path / "a.npz")
-    facts = Facts(Trained.open(str(tmp_path / "r"), "latest"))
+    large = Trained.open(str(tmp_path / "r"), "latest")
     size = 4 * (5 * 7 + 8 * 3)
     monkeypatch.setattr("distnn.export.onnx_model.MOST_BYTES", size - 1)
     with pytest.raises(InputError, match=r"59 weights, .* 2 GiB; give --format safetensors"):
-        onnx_model(facts)
+        onnx_model(large)
     monkeypatch.setattr("distnn.export.onnx_model.MOST_BYTES", size)
-    assert onnx_model(facts).graph.node
+    assert onnx_model(large).graph.node
 
 
 def test_a_table_without_a_header_has_its_columns_by_number(tmp_path: Path) -> None:

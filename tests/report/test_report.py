@@ -240,6 +240,22 @@ def test_residuals_of_a_regression(tmp_path: Path) -> None:
     assert "price: predicted against true" in found.text
 
 
+def test_ranks_keep_their_numbers_and_those_not_drawn_are_counted(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "one")
+    rows = [{"forward": 1e-6 * rank} for rank in range(1, 100)]
+    (run / "phases.json").write_text(json.dumps({"ranks": ["damaged", *rows]}))
+    text = written(tmp_path, run)
+    assert "rank 0, forward" not in text
+    for rank in (1, 64):  # each takes as many microseconds as its number
+        assert f"rank {rank}, forward: {rank} microseconds" in text
+    assert "rank 65, forward" not in text
+    assert "Drawn are the first 64 of 99 ranks" in text
+    (run / "phases.json").write_text(json.dumps({"ranks": rows[:64]}))
+    text = written(tmp_path, run)
+    assert "Phases of 64 ranks" in text
+    assert "Drawn are" not in text
+
+
 def test_a_picture_is_a_png() -> None:
     pixels = np.arange(6, dtype=np.uint8).reshape(2, 3)
     data = png(pixels, LIGHT.ramp)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from distnn.run import fingerprint as fingerprint_module
 from distnn.run.fingerprint import differences, fingerprint
 
 
@@ -40,4 +39,4 @@ def test_differences():
 def test_the_processor_is_the_model_that_linux_names(monkeypatch):
     text = "processor\t: 0\nmodel\t\t: 17\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu\n"
     monkeypatch.setattr(Path, "read_text", lambda path: text)
-    assert fingerprint_module._cpu() == "Some CPU @ 2 GHz"
+    assert fingerprint()["cpu"] == "Some CPU @ 2 GHz"
