@@ -9,18 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distnn.data.array_files import RowArray
 from distnn.data.folder import Folder
 from distnn.data.parquet import ParquetTable
 from distnn.data.preparation import Preparation, Unfamiliar
 from distnn.data.rows import Array, place_of
-from distnn.data.sliced import Sliced
 from distnn.data.table import Table
 from distnn.data.target_columns import checked_targets
 from distnn.errors import InputError
 
 BLOCK_VALUES = 1 << 18  # of a block of an array
 MOST_LABELS = 1 << 16  # different targets that are remembered
-STAND_IN = 1 << 17  # rows that stand in for all targets
+SAMPLE = 1 << 17  # rows of it
 
 
 class Piece(NamedTuple):
@@ -75,7 +75,7 @@ class Blocks:
 class ArrayBlocks(Blocks):
     """Arrays of rows, of targets, and of weights or None."""
 
-    def __init__(self, x: Sliced, y: Sliced, weights: Sliced | None) -> None:
+    def __init__(self, x: RowArray, y: RowArray, weights: RowArray | None) -> None:
         self.where, self.y_where, self.features = x.where, y.where, x.features
         self._x, self._y, self._weights, self.is_weighted = x, y, weights, weights is not None
         self._step = max(1, BLOCK_VALUES // x.features)
@@ -157,7 +157,7 @@ def files_of(table: Table) -> list[ParquetTable]:
     return files if len(files) == len(tables) else []
 
 
-def stand_in(parts: Iterable[Array], where: str) -> Array:
+def sample_of_targets(parts: Iterable[Array], where: str) -> Array:
     """A few targets from which the task is deduced as from all of them.
 
     They are the different ones, of numbers no more than one beyond `MOST_LABELS`, which are no
@@ -186,11 +186,11 @@ def stand_in(parts: Iterable[Array], where: str) -> Array:
         raise InputError("empty: no rows", where, "give at least one row")
     if different.ndim > 1:
         return different
-    return np.resize(different, min(rows, max(2 * len(different), STAND_IN)))
+    return np.resize(different, min(rows, max(2 * len(different), SAMPLE)))
 
 
 def _first_rows(part: Array, where: str) -> Array:
     if part.dtype.kind != "f" and ((part == 0) | (part == 1)).all() and (part.sum(1) == 1).all():
         what = "one-hot rows, where the training set does not fit into memory"
         raise InputError(what, where, "give class numbers, or use --window 0")
-    return part[:STAND_IN].astype(np.float64)
+    return part[:SAMPLE].astype(np.float64)

@@ -28,7 +28,7 @@ class Part:
         preparation: of a table's columns, which `x` is after; None for other formats.
         notes: what was met when the preparation was learnt, in lines.
         blocks: where the rows of a training set are read anew in every epoch; None: they are held
-            in memory. With it, `y` is what `blocks.stand_in` gives, and `weights` is None.
+            in memory. With it, `y` is what `blocks.sample_of_targets` gives, and `weights` is None.
     """
 
     x: Rows

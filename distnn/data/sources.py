@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distnn.data.array_files import NpyArray, Store, is_store, open_store, test_name, train_name
 from distnn.data.folder import is_table, open_table
 from distnn.data.idx import idx_files, idx_pair, idx_rows
 from distnn.data.npz import Npz
@@ -15,7 +16,6 @@ from distnn.data.options import TableOptions
 from distnn.data.part import Part, RowChoice, feature_rows, like_part, training_part
 from distnn.data.preparation import Preparation
 from distnn.data.rows import Array, Rows
-from distnn.data.sliced import NpyArray, Store, is_store, open_store, test_name, train_name
 from distnn.data.streams import stream
 from distnn.errors import InputError
 

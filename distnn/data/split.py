@@ -60,7 +60,7 @@ def _quotas(counts: NDArray[np.integer], share: float) -> NDArray[np.integer]:
     return quotas
 
 
-def taken(rows: Rows, keep: NDArray[np.bool_]) -> Rows:
+def selected(rows: Rows, keep: NDArray[np.bool_]) -> Rows:
     """Those of the rows for which ``keep`` (n,) is True; read in one pass, as the others are."""
     numbers = np.flatnonzero(keep)
 

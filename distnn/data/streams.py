@@ -7,20 +7,20 @@ They are Parquet, npy and HDF5: files of which any block can be read on its own.
 
 from pathlib import Path
 
+from distnn.data.array_files import Store, is_store, open_store, train_name
 from distnn.data.blocks import (
     MOST_LABELS,
     ArrayBlocks,
     Blocks,
     TableBlocks,
     files_of,
-    stand_in,
+    sample_of_targets,
 )
 from distnn.data.folder import is_table, open_table
 from distnn.data.options import TableOptions
 from distnn.data.part import Part, Roles
 from distnn.data.preparation import Preparation
 from distnn.data.scan import scan
-from distnn.data.sliced import Store, is_store, open_store, train_name
 from distnn.data.target_columns import check_mixture
 from distnn.data.targets import REGRESSION, Targets
 from distnn.errors import InputError
@@ -63,7 +63,7 @@ def stream(
                 found = scan(table, of.features, (), of.categorical, options.impute)
                 preparation, notes = found.preparation, found.notes
             blocks = TableBlocks(table, preparation, of.features, of.targets, of.weight)
-            y = stand_in(blocks.targets(), blocks.y_where)
+            y = sample_of_targets(blocks.targets(), blocks.y_where)
             check_mixture(y, lambda _: blocks.y_where)
             return Part(
                 x=preparation.rows(table, of.features, len(blocks), logs=False),
@@ -80,7 +80,7 @@ def stream(
         x = store.array("x_train")
         if window is not None or len(x) * x.features >= LARGE:
             arrays = _array_blocks(store, name, options)
-            y = stand_in(arrays.targets(), arrays.y_where)
+            y = sample_of_targets(arrays.targets(), arrays.y_where)
             return Part(x.rows(), y, arrays.y_where, blocks=arrays)
     if window is not None:
         raise InputError("cannot be read in windows", f"{WINDOW}, {path}", REMEDY)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # only rank 0 reads files
 Array = NDArray[Any]
 
 
-class Best:
+class BestWeights:
     """What is watched on the validation set, and on rank 0 a copy of the weights it is best with.
 
     Attributes:

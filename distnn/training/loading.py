@@ -29,8 +29,8 @@ from distnn.training.opening import held_rows, rows_of, table_options, targets_o
 from distnn.training.streamed import StreamedDataset, WindowSizes, window_specs
 from distnn.training.streaming import (
     Encoder,
-    Found,
     Measured,
+    StreamDescription,
     begin_streaming,
     check_streamed,
     measure,
@@ -242,14 +242,14 @@ class Loader:
             about["target_transform"] = self.transform
         return about, self.tensors
 
-    def found(self) -> Found:
+    def found(self) -> StreamDescription:
         """What every rank must know of a training set that is read in windows, after `read`."""
         assert self.train.blocks is not None
         assert self.measured is not None
         encoder = Encoder.of(self.train.blocks, self.targets, self.transform)
         scaling = saved_scaling(self.tensors, "scaling")
         preparation = self.train.preparation
-        return Found(
+        return StreamDescription(
             replace(encoder, scaling=scaling, units=self.units()),
             self.measured,
             None if preparation is None else preparation.to_json(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distnn.errors import DistnnError, DivergenceError, StopRequested
-from distnn.training.best import Best
+from distnn.training.best import BestWeights
 from distnn.training.evaluation import Evaluation
 from distnn.training.session import Session
 
@@ -37,7 +37,7 @@ class Loop:
         until: int,
         files: "RunFiles | None",
         stop_requested: Callable[[], int],
-        best: Best | None = None,
+        best: BestWeights | None = None,
         trace: "Trace | None" = None,
     ) -> None:
         self._session, self._evaluation = session, evaluation

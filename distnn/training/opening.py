@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from distnn.config.options import TrainConfig
 from distnn.data.options import TableOptions
-from distnn.data.split import held_out, taken
+from distnn.data.split import held_out, selected
 from distnn.data.targets import CLASSIFICATION, REGRESSION, Targets
 from distnn.errors import InputError
 
@@ -99,4 +99,4 @@ def held_rows(targets: Targets, share: float, seed: int) -> NDArray[np.bool_]:
 def rows_of(part: "Part", keep: NDArray[np.bool_]) -> "Part":
     """Those of its rows for which ``keep`` (n,) is True."""
     weights = None if part.weights is None else part.weights[keep]
-    return replace(part, x=taken(part.x, keep), y=part.y[keep], weights=weights)
+    return replace(part, x=selected(part.x, keep), y=part.y[keep], weights=weights)

@@ -164,8 +164,8 @@ class GradientTrainer:
     def open_session(self, comm: Communicator) -> Session:
         """See `Trainer.open_session`; theta is written when it is closed."""
 
-        def make_work(vector: Any, exchange: Exchange, items: int, observe: None) -> OwnWork:
-            return OwnWork(self.gradient, exchange, items)
+        def make_work(vector: Any, exchange: Exchange, items: int, observe: None) -> GradientWork:
+            return GradientWork(self.gradient, exchange, items)
 
         model = cast(Network, FlatVector(self.theta))
         session = Session(comm, model, self.optimizer, self.config, make_work)
@@ -270,7 +270,7 @@ class RowNumbers:
 class _Stack(NamedTuple):
     """One slice, as `Session.step` takes it, see `slice_work.Stack`."""
 
-    run: "_Call"
+    run: "_GradientCall"
     slices: int
     items: slice
     A0: Array
@@ -279,7 +279,7 @@ class _Stack(NamedTuple):
     is_first: bool
 
 
-class _Call:
+class _GradientCall:
     """The caller's function on one slice, in place of a forward and a backward pass."""
 
     def __init__(
@@ -330,7 +330,7 @@ class _Call:
                 after_gradient(1, block)
 
 
-class OwnWork:
+class GradientWork:
     """The slices of this rank, each a call of the caller's function; see `SliceWork`."""
 
     def __init__(self, gradient: Gradient, exchange: Exchange, items: int) -> None:
@@ -338,19 +338,19 @@ class OwnWork:
         theta.flags.writeable = False
         self._function, self._exchange = partial(gradient, theta), exchange
         self._wire = exchange.layout.make_wire()
-        self._work: dict[int, list[tuple[list[_Stack], _Call, bool]]] = {}
+        self._work: dict[int, list[tuple[list[_Stack], _GradientCall, bool]]] = {}
 
-    def of(self, items: int) -> list[tuple[list[_Stack], _Call, bool]]:
+    def for_batch(self, items: int) -> list[tuple[list[_Stack], _GradientCall, bool]]:
         """The work on a batch of so many items, in order."""
         if items not in self._work:
             self._work[items] = [self._prepare(task, items) for task in self._exchange.tasks]
         return self._work[items]
 
-    def _prepare(self, task: Any, items: int) -> tuple[list[_Stack], _Call, bool]:
+    def _prepare(self, task: Any, items: int) -> tuple[list[_Stack], _GradientCall, bool]:
         exchange = self._exchange
         vectors = exchange.vectors
         sums = [(vectors[left], vectors[right]) for left, right in task.additions]
-        call = _Call(self._function, exchange, self._wire, vectors[task.vector], sums)
+        call = _GradientCall(self._function, exchange, self._wire, vectors[task.vector], sums)
         lo, hi = slice_rows(task.slice, exchange.layout.slices, items)
         numbers = np.empty(hi - lo, np.intp)
         stack = _Stack(

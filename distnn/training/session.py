@@ -198,7 +198,7 @@ class Session:
         t = position.steps + 1
         rules, scale = self._rules(t, self.learning_rate(t))
         self._scale[()] = scale / (_weight(dataset, batch) or 1)
-        for stacks, backward, is_last in self.work.of(len(batch)):
+        for stacks, backward, is_last in self.work.for_batch(len(batch)):
             for run, slices, items, A0, T, rows, is_first in stacks:
                 phase("input")
                 chosen = batch[items]

@@ -93,7 +93,7 @@ class SliceWork:
         self._profiler: Profiler | None = None
         self._wire = exchange.layout.make_wire()
 
-    def of(self, items: int) -> list[Work]:
+    def for_batch(self, items: int) -> list[Work]:
         """The work on a batch of so many items, in order."""
         found = self._work.get(items)
         if found is None:

@@ -125,7 +125,7 @@ class Measured:
         return np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
 
 
-class Found(NamedTuple):
+class StreamDescription(NamedTuple):
     """What rank 0 learnt, and every rank must know.
 
     Attributes:
@@ -199,7 +199,7 @@ def begin_streaming(
     path: str,
     target: str | None,
     options: TableOptions,
-    found: Found | None,
+    found: StreamDescription | None,
 ) -> None:
     """Every rank opens the files, and knows how their rows are written. Collective.
 

@@ -22,7 +22,7 @@ from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
 from distnn.training import slices as slicing
 from distnn.training.batches import check_growth
-from distnn.training.best import Best, shared_at_end
+from distnn.training.best import BestWeights, shared_at_end
 from distnn.training.consistency import (
     agree_on_blas,
     agreed,
@@ -149,7 +149,7 @@ class Trainer:
         self._files: RunFiles | None = None  # of `fit`, on rank 0
         self._framed: Framed | None = None  # what the first data frame taught, on rank 0
         self._stop = 0
-        self._best = Best(self.config)
+        self._best = BestWeights(self.config)
         self.report: dict[str, Any] = {}
 
     def fit(

@@ -69,7 +69,7 @@ def measure(trainer: Trainer, epochs: int, folder: str) -> None:
     session = trainer.open_session(comm, samples)
     writer = None
     if comm.is_first:
-        writer = BackgroundWriter(RunDirectory(Path(folder)), 1, session.position)
+        writer = BackgroundWriter(RunDirectory(Path(folder)), 1, session.position, ())
 
     def on(saves: bool) -> float:
         checkpoint.digest, RankStatus.step = DIGEST, STEP

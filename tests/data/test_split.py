@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distnn.data.rows import Rows
-from distnn.data.split import held_out, taken
+from distnn.data.split import held_out, selected
 from distnn.errors import InputError
 
 
@@ -52,6 +52,6 @@ def test_too_few_rows(n: int, classes: np.ndarray | None) -> None:
 def test_rows_taken_are_read_as_they_are_and_named_by_their_number() -> None:
     X = np.arange(12.0).reshape(6, 2)
     keep = np.array([False, True, True, False, False, True])
-    rows = taken(Rows.of(X, "a file"), keep)
+    rows = selected(Rows.of(X, "a file"), keep)
     assert np.array_equal(rows.read(), X[keep])
     assert rows.place(2, 1) == "row 5, column 1 (counted from 0)"

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distnn.data import blocks as blocks_module
-from distnn.data.blocks import stand_in
+from distnn.data.array_files import NpyArray
+from distnn.data.blocks import sample_of_targets
 from distnn.data.options import TableOptions
-from distnn.data.sliced import NpyArray
 from distnn.data.sources import open_data, open_features, open_test_data
 from distnn.data.streams import LARGE, check_classes, open_blocks, window_rows
 from distnn.data.targets import Targets
@@ -144,7 +144,7 @@ def test_text_labels_of_npy_and_hdf5_are_classes(tmp_path):
 def test_what_stands_in_for_targets_tells_the_same_task(y, task, by_value):
     parts = np.array_split(y, 7)
     whole = Targets.deduce(y, task=task, by_value=by_value)
-    few = Targets.deduce(stand_in(parts, "y"), task=task, by_value=by_value)
+    few = Targets.deduce(sample_of_targets(parts, "y"), task=task, by_value=by_value)
     for name in ("task", "n_out", "classes", "names"):
         assert getattr(few, name) == getattr(whole, name), name
 
@@ -153,16 +153,16 @@ def test_more_classes_than_are_looked_for_are_no_classes(monkeypatch):
     monkeypatch.setattr(blocks_module, "MOST_LABELS", 10)
     monkeypatch.setattr("distnn.data.streams.MOST_LABELS", 10)
     for y, task in ((np.arange(N) % 10, None), (np.arange(N) / 3, None)):
-        few = stand_in(np.array_split(y, 9), "y")
+        few = sample_of_targets(np.array_split(y, 9), "y")
         assert len(np.unique(few)) <= 11
         targets = Targets.deduce(few, task=task)
         assert targets.task == Targets.deduce(y, task=task).task
         check_classes(targets)
-    many = Targets.deduce(stand_in([np.arange(N) % 11], "y"))
+    many = Targets.deduce(sample_of_targets([np.arange(N) % 11], "y"))
     with pytest.raises(InputError, match="more than 10 classes"):
         check_classes(many)
     with pytest.raises(InputError, match="more than 10 different texts"):
-        stand_in([np.array([f"c{i}" for i in range(11)], object)], "y")
+        sample_of_targets([np.array([f"c{i}" for i in range(11)], object)], "y")
 
 
 def test_whole_numbers_are_asked_about_as_in_memory():
@@ -172,10 +172,10 @@ def test_whole_numbers_are_asked_about_as_in_memory():
             if y.dtype.kind == "i"
             else pytest.raises(AssertionError)
         ):
-            Targets.deduce(stand_in(np.array_split(y, 3), "y"), by_value=True)
+            Targets.deduce(sample_of_targets(np.array_split(y, 3), "y"), by_value=True)
             raise AssertionError  # real ones are amounts, as in memory
     with pytest.raises(InputError, match="one-hot"):
-        stand_in([np.eye(4, dtype=int)], "y")
+        sample_of_targets([np.eye(4, dtype=int)], "y")
 
 
 @given(rows=st.integers(1, 10**6), columns=st.integers(1, 50))

@@ -9,7 +9,7 @@ import small
 from distnn.config.options import TrainConfig
 from distnn.parallel.comm.communicator import Communicator, communicator_of
 from distnn.run.checkpoint import CheckpointError
-from distnn.training.best import Best
+from distnn.training.best import BestWeights
 from distnn.training.early_stopping import EarlyStopping
 from distnn.training.training_data import TrainingData
 
@@ -20,7 +20,7 @@ def comm() -> Communicator:
 
 
 def test_what_was_kept_is_loaded(comm: Communicator) -> None:
-    best, network = Best(TrainConfig()), small.network()
+    best, network = BestWeights(TrainConfig()), small.network()
     kept = network.vector.copy()
     best.load(comm, network)  # nothing yet: nothing changes
     assert network.vector.tobytes() == kept.tobytes()
@@ -37,7 +37,7 @@ def test_what_is_lost_is_no_network_of_zeros(comm: Communicator) -> None:
     before.see(3, {"validation_loss": 0.5})
     checkpoint = SimpleNamespace(meta={"watch": before.state()})
     files: Any = SimpleNamespace(checkpoint=checkpoint, best_weights=lambda stopping: None)
-    best, network = Best(TrainConfig()), small.network()
+    best, network = BestWeights(TrainConfig()), small.network()
     best.read(files)
     kept = network.vector.copy()
     with pytest.raises(CheckpointError, match="the weights of the best epoch so far, 3, are lost"):

@@ -52,14 +52,14 @@ def test_the_sums_of_a_rank(
     for step, size in enumerate(items):
         X, T = rng.standard_normal((size, layers[0])), rng.random((size, layers[-1]))
         losses = np.full(slices, np.nan)
-        for work in works.of(size):
+        for work in works.for_batch(size):
             for stack in work.stacks:
                 assert np.size(stack.slices) <= STACK
                 A0, targets = stack.rows
                 A0[:, 1:], targets[...] = X[stack.items], T[stack.items]
                 losses[stack.slices] = stack.run.forward(stack.A0, stack.T, (step, stack.slices))
             work.backward.run(0.25)
-        assert [work.is_last for work in works.of(size)][-1]
+        assert [work.is_last for work in works.for_batch(size)][-1]
         gradients, alone = [], SlicePass(net, size)
         for k in range(slices):
             rows = slice(k * size // slices, (k + 1) * size // slices)

@@ -77,7 +77,7 @@ class Trackers:
         self, trackers: list[tuple[str, Tracker]], run: Run, seconds: float = SECONDS
     ) -> None:
         self._seconds = seconds
-        self._lines = [_Line(name, tracker) for name, tracker in trackers]
+        self._workers = [_Worker(name, tracker) for name, tracker in trackers]
         self._is_open = True
         self._call(lambda tracker: tracker.start(run))
 
@@ -92,20 +92,20 @@ class Trackers:
             return
         self._is_open = False
         self._call(lambda tracker: tracker.finish(outcome, summary))
-        for line in self._lines:
-            line.calls.put(None)
+        for worker in self._workers:
+            worker.calls.put(None)
         until = time.monotonic() + self._seconds
-        for line in self._lines:
-            if not line.has_ended_by(until):
+        for worker in self._workers:
+            if not worker.has_ended_by(until):
                 what = "tracker %s: has not ended after %g s; the job goes on without it"
-                log.warning(what, line.name, self._seconds)
+                log.warning(what, worker.name, self._seconds)
 
     def _call(self, work: Callable[[Tracker], None]) -> None:
-        for line in self._lines:
-            line.calls.put(work)
+        for worker in self._workers:
+            worker.calls.put(work)
 
 
-class _Line:
+class _Worker:
     """One tracker, its thread and the calls that wait for it."""
 
     def __init__(self, name: str, tracker: Tracker) -> None:

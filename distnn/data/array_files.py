@@ -30,7 +30,7 @@ INSTALL = "pip install 'distnn[hdf5]'"
 REMEDY = "copy or make the file again"
 
 
-class Sliced:
+class RowArray:
     """An array (n, ...) in a file.
 
     Attributes:
@@ -75,7 +75,7 @@ class Sliced:
         check_shape(self.shape, self.where)
 
 
-class NpyArray(Sliced):
+class NpyArray(RowArray):
     """An npy file (numpy.lib.format, versions 1 and 2), in C or Fortran order.
 
     Args:
@@ -99,7 +99,7 @@ class NpyArray(Sliced):
         check_size(math.prod(self.shape) * self.dtype.itemsize, size - self._offset, self.where)
 
     def read(self, start: int, end: int) -> Array:
-        """See `Sliced.read`."""
+        """See `RowArray.read`."""
         b, item = end - start, self.dtype.itemsize
         with damage_named(self.where), open(self._path, "rb", buffering=0) as stream:
             if not self._fortran or len(self.shape) == 1:
@@ -115,7 +115,7 @@ class NpyArray(Sliced):
         return columns.view(self.dtype).reshape(*self.shape[:0:-1], b).T
 
 
-class H5Array(Sliced):
+class H5Array(RowArray):
     """A dataset of an HDF5 file, by h5py (the extra ``hdf5``).
 
     Its rows are best read by whole chunks, of `step` rows.
@@ -134,7 +134,7 @@ class H5Array(Sliced):
         self._check(text and self._is_text)
 
     def read(self, start: int, end: int) -> Array:
-        """See `Sliced.read`."""
+        """See `RowArray.read`."""
         with opened_h5(self._path) as file:
             dataset = file[self._name]
             if tuple(dataset.shape) != self.shape:
@@ -165,7 +165,7 @@ class Store:
         """An array of targets, see `array`: they may be text."""
         return self.array(name, text=True).rows()
 
-    def array(self, name: str, text: bool = False) -> Sliced:
+    def array(self, name: str, text: bool = False) -> RowArray:
         """The array; InputError if it is missing or cannot be used.
 
         Args:
@@ -176,7 +176,7 @@ class Store:
             raise InputError(f"array {name} is missing", str(self.path), f"there is {listed[:300]}")
         return self._open(name, text)
 
-    def _open(self, name: str, text: bool) -> Sliced:
+    def _open(self, name: str, text: bool) -> RowArray:
         raise NotImplementedError
 
 
@@ -191,7 +191,7 @@ class NpyStore(Store):
     def __init__(self, path: Path, files: dict[str, Path]) -> None:
         self.path, self._files, self.names = path, files, sorted(files)
 
-    def _open(self, name: str, text: bool) -> Sliced:
+    def _open(self, name: str, text: bool) -> RowArray:
         return NpyArray(self._files[name], text)
 
 
@@ -203,7 +203,7 @@ class H5Store(Store):
         with opened_h5(path) as file:
             self.names = sorted(file)
 
-    def _open(self, name: str, text: bool) -> Sliced:
+    def _open(self, name: str, text: bool) -> RowArray:
         return H5Array(self.path, name, text)
 
 
