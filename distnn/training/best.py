@@ -12,6 +12,7 @@ from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, closing,
 from distnn.run.checkpoint import CheckpointError, weights_sha256
 from distnn.training.early_stopping import EarlyStopping
 from distnn.training.training_data import TrainingData
+from distnn.training.vectors import share_weights, weights_spec
 
 if TYPE_CHECKING:  # only rank 0 reads files
     from distnn.training.run_files import RunFiles
@@ -77,11 +78,8 @@ class BestWeights:
 
     def _network(self, memory: SharedMemory, network: Network) -> Network:
         """A network with the best weights, held once per node. Collective."""
-        vector = memory.array((network.size,), network.dtype)
-        memory.comm.on_first(lambda: self._copy(vector))
-        memory.comm.broadcast_among_leaders(vector)
         best = Network(**network.config())
-        best.bind(vector)
+        share_weights(memory, best, self._copy)
         return best
 
     def _copy(self, vector: Array) -> None:
@@ -98,5 +96,4 @@ class BestWeights:
 
 def shared_at_end(network: Network, items: int) -> int:
     """Bytes that a node shares for the best weights, and for weights of classes on each row."""
-    specs = [ArraySpec(1, (network.size,), network.dtype), ArraySpec(1, (items,), np.float64)]
-    return needed_bytes(specs)
+    return needed_bytes([weights_spec(network), ArraySpec(1, (items,), np.float64)])

@@ -17,7 +17,7 @@ from distnn.data.targets import CLASSIFICATION, check_like
 from distnn.nn.backprop import SlicePass
 from distnn.nn.network import Network
 from distnn.parallel.comm.communicator import Communicator
-from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, closing, needed_bytes
+from distnn.parallel.comm.shared_memory import SharedMemory, closing, needed_bytes
 from distnn.run import checkpoint
 from distnn.run.checkpoint import Checkpoint
 from distnn.run.directory import RunDirectory
@@ -31,6 +31,7 @@ from distnn.training.saved import (
     preparation_of,
     settings_of,
 )
+from distnn.training.vectors import share_weights, weights_spec
 from distnn.training.weighting import check_some, checked_weights
 
 Array = NDArray[Any]
@@ -188,10 +189,10 @@ def evaluate(
     config, classify, items, classes, weighted, units = comm.broadcast(common)
     network = Network(**config)
     row = RowLayout.of(network, classes, weighted)
-    comm = comm.with_memory(needed_bytes([_weights_spec(network), *array_specs(items, row)]))
+    comm = comm.with_memory(needed_bytes([weights_spec(network), *array_specs(items, row)]))
     memory = SharedMemory(comm)
     with closing(memory), np.errstate(all="ignore"):
-        _share_weights(memory, network, trained)
+        share_weights(memory, network, lambda vector: _copied(trained, vector))
         dataset = allocate(memory, items, row)
 
         def read() -> None:
@@ -223,10 +224,10 @@ def predict(comm: Communicator, trained: Trained | None, rows: Rows | None) -> A
     config, items = comm.broadcast(common)
     network = Network(**config)
     spec, _ = array_specs(items, RowLayout.of(network, 0))
-    comm = comm.with_memory(needed_bytes([_weights_spec(network), spec]))
+    comm = comm.with_memory(needed_bytes([weights_spec(network), spec]))
     memory = SharedMemory(comm)
     with closing(memory), np.errstate(all="ignore"):
-        _share_weights(memory, network, trained)
+        share_weights(memory, network, lambda vector: _copied(trained, vector))
         X = memory.array(spec.shape, spec.dtype)
 
         def read() -> None:
@@ -241,17 +242,9 @@ def predict(comm: Communicator, trained: Trained | None, rows: Rows | None) -> A
         return _outputs(comm, network, X)
 
 
-def _weights_spec(network: Network) -> ArraySpec:
-    return ArraySpec(1, (network.size,), network.dtype)
-
-
-def _share_weights(memory: SharedMemory, network: Network, trained: Trained | None) -> None:
-    """Give the network on every rank its weights, held once per node. Collective."""
-    vector = memory.array((network.size,), network.dtype)
-    if trained is not None:
-        vector[:] = trained.network.vector
-    memory.comm.broadcast_among_leaders(vector)
-    network.bind(vector)
+def _copied(trained: Trained | None, vector: Array) -> None:
+    assert trained is not None
+    vector[:] = trained.network.vector
 
 
 def _outputs(comm: Communicator, network: Network, X: Array) -> Array | None:

@@ -1,6 +1,10 @@
 """The vectors of a training, and the memory that they take on a node."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
 
 from distnn.config.options import TrainConfig
 from distnn.nn.layout import grid
@@ -8,10 +12,12 @@ from distnn.nn.network import Network
 from distnn.nn.optimizers import Optimizer
 from distnn.nn.optimizers.average import NAME as AVERAGE
 from distnn.parallel.comm.communicator import Communicator
-from distnn.parallel.comm.shared_memory import ArraySpec, needed_bytes
+from distnn.parallel.comm.shared_memory import ArraySpec, SharedMemory, needed_bytes
 from distnn.parallel.reduction.exchange import Layout
 from distnn.parallel.reduction.strategies import shared_by_node
 from distnn.training.slices import chosen_slices
+
+Array = NDArray[Any]
 
 MARGIN = 1 << 20  # bytes of shared memory for what is small, and for whole pages
 
@@ -32,5 +38,22 @@ def vector_bytes(
     config = dataclasses.replace(config, slices=slices)
     specs = shared_by_node(layout_of(network, optimizer, config), comm, config.reduce)
     if config.average is not None:
-        specs.append(ArraySpec(1, (network.size,), network.dtype))
+        specs.append(weights_spec(network))
     return needed_bytes(specs) + MARGIN
+
+
+def weights_spec(network: Network) -> ArraySpec:
+    """What `share_weights` takes of a node's memory."""
+    return ArraySpec(1, (network.size,), network.dtype)
+
+
+def share_weights(memory: SharedMemory, network: Network, write: Callable[[Array], None]) -> None:
+    """Give a network on every rank the weights of rank 0, held once per node. Collective.
+
+    Args:
+        write: on rank 0, fills a vector (size,) with them.
+    """
+    vector = memory.array((network.size,), network.dtype)
+    memory.comm.on_first(lambda: write(vector))
+    memory.comm.broadcast_among_leaders(vector)
+    network.bind(vector)
