@@ -1,5 +1,7 @@
 """The commands, one line each: ``python -m distnn``."""
 
+import sys
+
 COMMANDS = {
     "train": "train a network, or go on with a run",
     "evaluate": "measure a trained run on a data set",
@@ -13,3 +15,5 @@ COMMANDS = {
 if __name__ == "__main__":
     for name, purpose in COMMANDS.items():
         print(f"python -m distnn.{name:9} {purpose}")
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        sys.exit(f"distnn: {sys.argv[1]} is started by python -m distnn.{sys.argv[1]}")

@@ -63,6 +63,7 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
         trainer = Trainer(network, optimizer, comm=comm, config=config)
         for line in [] if loader is None else loader.description():
             log.info("%s", line)
+        steps_before = 0 if files is None else files.position.steps
         with closing(loaded.train):
             _, summary = trainer.run(comm, data, config.epochs, files, started)
     except StopRequested as error:
@@ -72,7 +73,7 @@ def train(comm: "Communicator", argv: Sequence[str]) -> None:
         if files is not None:
             files.close()
     if files is not None and summary is not None:
-        print(summary_text(summary, str(files.directory)))
+        print(summary_text(summary, steps_before, str(files.directory)))
 
 
 def load_what_all_need() -> None:
@@ -129,8 +130,8 @@ def open_run(argv: Sequence[str], ranks: int) -> "tuple[dict[str, Any], Loader, 
     return {"config": config.to_dict(), "shape": dataclasses.asdict(loader.shape())}, loader, files
 
 
-def summary_text(summary: dict[str, Any], directory: str) -> str:
-    """The summary for people: a few lines."""
+def summary_text(summary: dict[str, Any], steps_before: int, directory: str) -> str:
+    """The summary for people, a few lines: of the run and the steps of the jobs before this one."""
     from distnn.training.measures import measures_line
 
     loss = summary.get("train_loss")
@@ -154,6 +155,8 @@ def summary_text(summary: dict[str, Any], directory: str) -> str:
     )
     rate = summary["samples_per_second"]  # None where nothing was trained
     speed = "" if rate is None else f" in {summary['seconds']:.2f} s, {rate:.0f} samples/s"
+    if steps_before:
+        steps += f", {summary['steps'] - steps_before} of them in this job,"
     return (
         f"{epochs}, {steps} on {ranks} ({nodes}, {slices}){speed}\n"
         f"{measures}\n{advice}"

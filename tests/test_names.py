@@ -17,3 +17,6 @@ def test_the_package_lists_its_commands() -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     names = [line.split()[2] for line in result.stdout.splitlines()]
     assert names == [f"distnn.{name}" for name in COMMANDS]
+    result = subprocess.run([*command, "train", "--epochs", "3"], capture_output=True, text=True)
+    assert result.returncode == 1  # nothing was trained
+    assert "train is started by python -m distnn.train" in result.stderr

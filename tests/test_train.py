@@ -160,8 +160,8 @@ def test_without_a_test_set_the_training_loss_decides(run: Run) -> None:
 def test_an_error_leaves_no_run_behind(run: Run) -> None:
     with pytest.raises(InputError):
         run("--momentum", 0.5)
-    with pytest.raises(InputError):
-        run("--output", "softmax", "--loss", "huber")
+    with pytest.raises(InputError, match="softmax over one output"):
+        run("--output", "softmax", "--loss", "huber", "--task", "regression")
     run()  # the directory is free
 
 

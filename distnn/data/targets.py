@@ -58,9 +58,9 @@ class Targets:
 
         Integer (or bool) targets, one per row, are class numbers, and integer rows with a single
         1 among zeros are one-hot classes: classification, unless the output is identity or the
-        loss is one of regression's. Real targets are regression, unless the loss is a
-        cross-entropy (or the output softmax, with no loss given): then several per row are soft
-        labels, and one per row must be whole numbers.
+        loss is one of regression's without softmax. Real targets are regression, unless the loss
+        is a cross-entropy (or the output softmax, with no loss given): then several per row are
+        soft labels, and one per row must be whole numbers.
 
         By value, as a table has them, classes are the different values, text or numbers, in sorted
         order, and real numbers that are whole and at most two different ones are classes, too.
@@ -80,7 +80,7 @@ class Targets:
                 output or loss decides.
         """
         if is_text(y):
-            if task == REGRESSION or output == "identity" or loss in REAL_LOSSES:
+            if task == REGRESSION or output == "identity" or _are_amounts(output, loss):
                 what = f"text, as {_first(y)!r}, where numbers are expected"
                 raise InputError(what, where, "choose another target, or --task classification")
             return cls._by_value(np.asarray(y), output, loss, where)
@@ -273,9 +273,14 @@ def _checked(y: npt.ArrayLike, where: str) -> Array:
 def _are_labels(Y: Array, output: str | None, loss: str | None) -> bool:
     if loss in LABEL_LOSSES or (loss is None and output == "softmax"):
         return True
-    if output == "identity" or loss in REAL_LOSSES or Y.dtype.kind == "f":
+    if output == "identity" or _are_amounts(output, loss) or Y.dtype.kind == "f":
         return False
     return Y.shape[1] == 1 or _one_hot(Y)
+
+
+def _are_amounts(output: str | None, loss: str | None) -> bool:
+    """Whether the loss is one of regression; but softmax, which is for classes, takes any."""
+    return loss in REAL_LOSSES and output != "softmax"
 
 
 def _one_hot(Y: Array) -> bool:

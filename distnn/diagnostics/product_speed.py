@@ -1,4 +1,4 @@
-"""GFLOP/s of float32 products on one core: ``python -m distnn.diagnostics.product_speed``.
+"""GFLOP/s of float32 products on one core.
 
 A process of its own, because OpenBLAS looks at the environment when numpy is imported.
 """
@@ -30,7 +30,7 @@ def product_speed(seconds: float = SECONDS) -> float:
 
 def speed_in(environment: Mapping[str, str]) -> float | None:
     """`product_speed` of a process with this environment; None if it does not come to an end."""
-    command = [sys.executable, "-m", "distnn.diagnostics.product_speed"]
+    command = [sys.executable, "-P", __file__]  # nothing of the working directory is imported
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True

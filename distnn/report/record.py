@@ -12,6 +12,7 @@ from distnn.errors import InputError
 from distnn.run import checkpoint, metrics
 from distnn.run.directory import RunDirectory
 from distnn.run.files import reason
+from distnn.training.saved import check_facts
 
 LARGEST_LINES = 1 << 28  # bytes of metrics or timings: a million epochs
 LARGEST_JSON = 1 << 26  # bytes of a summary: a confusion matrix of 3,000 classes
@@ -187,7 +188,9 @@ def _meta(directory: RunDirectory, missing: list[str]) -> dict[str, Any]:
     found = checkpoint.saved(directory.checkpoints)
     for path in found:
         try:
-            return checkpoint.read_meta(path)
+            meta = checkpoint.read_meta(path)
+            check_facts(meta, path)
+            return meta
         except checkpoint.CheckpointError as error:
             missing.append(str(error))
     if not found:

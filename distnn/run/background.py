@@ -47,7 +47,7 @@ class BackgroundWriter:
         metrics.truncate_after(directory.timings, position.epoch)
         self.lines = metrics.truncate_after(directory.metrics, position.epoch, known)
         self._saved_steps = position.steps
-        self._best = checkpoint.best_score(directory.checkpoints)
+        self._best = checkpoint.best_score(directory.checkpoints, directory.identity())
         self._failure = ""
         self._lines: dict[Path, list[Mapping[str, Any]]] = {  # that are not in their files yet
             directory.metrics: [],

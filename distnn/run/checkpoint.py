@@ -206,14 +206,19 @@ def mark_best(path: Path) -> Path:
     return best
 
 
-def best_score(directory: Path) -> float:
-    """The score of the best checkpoint, less is better; infinity if none can be read."""
+def best_score(directory: Path, identity: str) -> float:
+    """The score of the best checkpoint, less is better; infinity if none can be read.
+
+    Args:
+        identity: of the run; the checkpoint of another one does not count.
+    """
     try:
         meta = read(find(directory, BEST)).meta  # not `read_meta`: a damaged one must not count
     except CheckpointError:
         return math.inf
     score = meta.get("score", meta.get("loss"))  # as distnn called it once
-    return score if isinstance(score, float) else math.inf
+    is_own = meta.get("run", identity) == identity
+    return score if is_own and isinstance(score, float) else math.inf
 
 
 def prune(directory: Path, keep: int) -> None:

@@ -41,8 +41,8 @@ def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file, whatever its size; see `records`."""
-    return [record for _, _, record in records(path)]
+    """The records of a file, whatever its size; raises InputError as `records`, or for text."""
+    return [record for _, record in _checked(path)]
 
 
 def records(
@@ -68,7 +68,7 @@ def records(
             for number, text in enumerate(iter(lambda: file.readline(longest), b""), 1):
                 if not text.endswith(b"\n") and len(text) != longest:
                     return
-                yield number, text, _record(path, number, text)
+                yield number, text, _object(path, number, text)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -92,7 +92,7 @@ def truncate_after(path: Path, epoch: int, known: Iterable[str] = ()) -> list[st
     Raises:
         InputError: the file is damaged, or cannot be read or written.
     """
-    found = [(record.get("epoch", 0), text.decode()) for _, text, record in records(path)]
+    found = [(record.get("epoch", 0), text.decode()) for text, record in _checked(path)]
     there = {number for number, _ in found}
     added = [(json.loads(text)["epoch"], text) for text in known]
     found += [(number, text) for number, text in added if number not in there]
@@ -111,15 +111,34 @@ def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(plain(summary), indent=2, allow_nan=False) + "\n")
 
 
-def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _checked(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The lines of a file and their records."""
+    for number, text, record in records(path):
+        if not is_record(record):
+            raise _damaged(path, number)
+        yield text, record
+
+
+def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         record = None
-    if not isinstance(record, dict) or not isinstance(record.get("epoch", 0), int):
-        what = f"line {number} is not one that distnn writes"
-        raise InputError(what, str(path), "remove the line, or move the file away")
+    if not isinstance(record, dict) or type(record.get("epoch", 0)) is not int:
+        raise _damaged(path, number)
     return record
+
+
+def _damaged(path: Path, number: int) -> InputError:
+    what = f"line {number} is not one that distnn writes"
+    return InputError(what, str(path), "remove the line, or move the file away")
+
+
+def is_record(value: Any) -> bool:
+    """Whether a value of JSON is an object of numbers, of which the epoch is a whole one."""
+    if not isinstance(value, dict) or type(value.get("epoch", 0)) is not int:
+        return False
+    return all(type(one) in (int, float, type(None)) for one in value.values())
 
 
 def plain(record: Mapping[str, Any]) -> dict[str, Any]:

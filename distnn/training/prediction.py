@@ -25,6 +25,7 @@ from distnn.training.dataset import RowLayout, allocate, array_specs, digests, s
 from distnn.training.evaluation import ROWS, Evaluation, rank_slices
 from distnn.training.loading import saved_scaling, write_scaled
 from distnn.training.saved import (
+    check_identity,
     check_test_set,
     checked_network,
     evaluated_weights,
@@ -76,7 +77,10 @@ class Trained:
             InputError: there is none, or it is damaged or not one of a training run.
         """
         directory = RunDirectory(run_dir)
-        return cls.of(checkpoint.chosen(directory.checkpoints, which))
+        found = checkpoint.chosen(directory.checkpoints, which)
+        if found.path.parent == directory.checkpoints:  # else somebody named another's
+            check_identity(found, directory.identity())
+        return cls.of(found)
 
     @classmethod
     def of(cls, found: Checkpoint) -> "Trained":

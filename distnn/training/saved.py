@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from distnn.nn.network import Network
 from distnn.nn.optimizers import OPTIMIZERS, Optimizer
 from distnn.nn.optimizers.average import NAME as AVERAGE
 from distnn.nn.optimizers.average import averaged
+from distnn.run import metrics
 from distnn.run.checkpoint import REMEDY, Checkpoint, CheckpointError
 
 Array = NDArray[Any]
@@ -31,17 +33,31 @@ MOST_STEPS = 2**53
 ANOTHER = "restore its own, or start another run with --run-dir"
 
 
+def check_facts(meta: Mapping[str, Any], path: Path) -> None:
+    """CheckpointError if a checkpoint's metadata are not as distnn writes them.
+
+    Args:
+        path: of the checkpoint, for messages.
+    """
+    try:
+        wrong = next((name for name, holds in _FACTS.items() if not holds(meta)), None)
+    except (KeyError, TypeError, AttributeError, InputError) as error:
+        raise _forged(path, str(error)) from None
+    if wrong is not None:
+        raise _forged(path, f"{wrong} is none that distnn writes")
+
+
 def checked_network(found: Checkpoint) -> Network:
     """The network that a checkpoint describes, without its weights.
 
     Raises:
         CheckpointError: something in it is not as distnn writes it.
     """
+    check_facts(found.meta, found.path)
     try:
         network = Network(**found.meta["network"])
-        wrong = next((name for name, holds in _FACTS.items() if not holds(found.meta)), None)
         settings_of(found).check()
-        wrong = wrong or _wrong_tensor(found.tensors, network, state_names(found))
+        wrong = _wrong_tensor(found.tensors, network, state_names(found))
         names = found.meta.get("feature_names")
         if names is not None and len(names) != network.layers[0]:
             wrong = wrong or "feature_names"
@@ -56,9 +72,9 @@ def checked_network(found: Checkpoint) -> Network:
         if found.meta["position"]["epoch"] > settings_of(found).epochs:
             wrong = wrong or "position"
     except (KeyError, TypeError, AttributeError, InputError) as error:
-        raise _forged(found, str(error)) from None
+        raise _forged(found.path, str(error)) from None
     if wrong is not None:
-        raise _forged(found, f"{wrong[:60]!a} is none that distnn writes")
+        raise _forged(found.path, f"{wrong[:60]!a} is none that distnn writes")
     return network
 
 
@@ -149,7 +165,7 @@ def check_data(
             " --allow-changed-data",
         )
     if found.meta["position"]["step"] >= steps:
-        raise _forged(found, f"it is beyond the {steps} steps of an epoch")
+        raise _forged(found.path, f"it is beyond the {steps} steps of an epoch")
 
 
 def check_test_set(found: Checkpoint, where: str, digests: Mapping[str, str]) -> None:
@@ -164,8 +180,8 @@ def _rule(optimizer: Optimizer) -> dict[str, Any]:
     return {"name": optimizer.name, **optimizer.config()}
 
 
-def _forged(found: Checkpoint, what: str) -> CheckpointError:
-    return CheckpointError(f"is no training run's: {what[:200]}", str(found.path), REMEDY)
+def _forged(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"is no training run's: {what[:200]}", str(path), REMEDY)
 
 
 # --- what distnn writes ---------------------------------------------------------------------------
@@ -217,7 +233,9 @@ def _are_fingerprints(values: Any) -> bool:
 
 def _is_line(value: Any) -> bool:
     record = json.loads(value) if isinstance(value, str) and len(value) < 10_000 else None
-    return isinstance(record, dict) and _is_count(record.get("epoch")) and value.count("\n") == 1
+    if record is None or not metrics.is_record(record):
+        return False
+    return _is_count(record.get("epoch")) and value.count("\n") == 1
 
 
 def _are_lines(values: Any) -> bool:
@@ -228,6 +246,7 @@ def _are_lines(values: Any) -> bool:
 
 
 _FACTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "network": lambda meta: Network(**meta["network"]).size > 0,
     "position": lambda meta: _is_position(meta["position"]),
     "task": lambda meta: meta["task"] in (CLASSIFICATION, REGRESSION),
     "classes": lambda meta: _is_count(meta["classes"]),

@@ -20,6 +20,8 @@ SOFT = np.array([[0.2, 0.8], [1, 0]])
         (INTEGERS, "identity", None, "regression", 1),
         (INTEGERS, None, "mean-absolute-error", "regression", 1),
         (INTEGERS, None, "huber", "regression", 1),
+        (INTEGERS, "softmax", "huber", "classification", 3),
+        (ONE_HOT, "softmax", "mean-absolute-error", "classification", 3),
         (INTEGERS % 2, None, None, "classification", 2),
         (INTEGERS % 2, "sigmoid", None, "classification", 1),
         (INTEGERS % 2, None, "binary-cross-entropy", "classification", 1),

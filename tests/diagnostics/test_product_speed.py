@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,16 @@ def test_speed_in_a_process_of_its_own() -> None:
     assert speed is not None
     assert speed > 0.1
     assert 0.1 < product_speed.product_speed(0.01) < 1e5
+
+
+def test_no_module_of_the_working_directory_is_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("distnn", "numpy", "time"):
+        (tmp_path / f"{name}.py").write_text("open('executed', 'w')")
+    monkeypatch.chdir(tmp_path)
+    assert speed_in(without("OPENBLAS_CORETYPE")) is not None
+    assert not (tmp_path / "executed").exists()
 
 
 def test_a_process_that_fails_or_hangs_has_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:

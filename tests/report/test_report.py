@@ -20,6 +20,7 @@ from distnn.report.page import Applied, page
 from distnn.report.palette import DARK, LIGHT
 from distnn.report.png import png
 from distnn.report.residuals import residuals
+from distnn.run import checkpoint
 
 VOID = {"meta", "link", "img", "source", "br", "input"}
 EVIL = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"
@@ -116,6 +117,23 @@ def test_what_files_hold_cannot_become_part_of_the_page(tmp_path: Path) -> None:
         assert not {"script", "b"} & {tag for tag, _ in found.tags}
         assert all("onerror" not in attributes for _, attributes in found.tags)
         assert EVIL[:40] in found.text
+
+
+@pytest.mark.parametrize("name", ["network", "data", "ranks", "fingerprint", "class_names"])
+def test_a_forged_checkpoint_is_left_out(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path / "one")
+    (run / "checkpoints").mkdir()
+    network = Network([64, 10])
+    meta = {
+        "position": {"epoch": 4, "step": 0, "steps": 40, "loss": 0.0}, "network": network.config(),
+        "task": "classification", "classes": 10, "optimizer": {"name": "sgd"}, "ranks": 3,
+    }  # fmt: skip
+    checkpoint.write(run / "checkpoints", "step-0000000040", {"W1": np.zeros((65, 10))}, meta)
+    assert "is no training run's" not in written(tmp_path, run)
+    assert "64-10" in written(tmp_path, run) or "64, 10" in written(tmp_path, run)
+    forged = meta | {name: {"x": [5]} if name != "network" else []}
+    checkpoint.write(run / "checkpoints", "step-0000000040", {"W1": np.zeros((65, 10))}, forged)
+    assert "is no training run" in written(tmp_path, run)
 
 
 def test_several_runs_are_compared(tmp_path: Path) -> None:

@@ -130,10 +130,41 @@ def test_the_checkpoint_of_another_run_is_refused(
     shutil.copy(newest(other), run / "checkpoints")
     with pytest.raises(InputError, match=rf"step-0000000564\.safetensors: is of {what}"):
         resume(run)
+    with pytest.raises(InputError, match=r"step-0000000564\.safetensors: is of another run"):
+        call(evaluate, run)
     (run / "run.id").unlink()  # as of a run that was started before there were any
     if flags:
         with pytest.raises(InputError, match=f"is not of this run.*: {str(flags[0])[2:]}: "):
             resume(run)
+
+
+def test_the_best_checkpoint_of_another_run_does_not_count(tmp_path: Path) -> None:
+    run, other = start(tmp_path), start(tmp_path / "o", "--learning-rate", 0.1, epochs=6)
+    best = run / "checkpoints" / "best.safetensors"
+    best.unlink()  # it may be the same file as the newest one
+    shutil.copy(other / "checkpoints" / "best.safetensors", best)
+    with pytest.raises(InputError, match=r"best\.safetensors: is of another run"):
+        call(evaluate, run, "--checkpoint", "best")
+    resume(run)
+    assert checkpoint.read(best).meta["run"] == (run / "run.id").read_text().strip()
+
+
+def test_lines_of_metrics_that_hold_text_are_refused(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    path = run / "metrics.jsonl"
+    path.write_text(re.sub(r'"train_loss": [0-9.]+', '"train_loss": "x"', path.read_text()))
+    for epochs in (2, 3):
+        with pytest.raises(InputError, match=r"metrics\.jsonl: line 1 is not one that"):
+            resume(run, epochs=epochs)
+
+
+def test_a_resumed_job_says_which_steps_are_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = start(tmp_path)
+    capsys.readouterr()
+    resume(run)
+    assert "3 epochs, 564 steps, 188 of them in this job, on 1 rank" in capsys.readouterr().out
 
 
 def test_a_run_that_is_copied_as_a_whole_goes_on(tmp_path: Path) -> None:
