@@ -21,8 +21,8 @@ def evaluate(comm: "Communicator", argv: Sequence[str]) -> None:
     """Evaluate as the arguments say, on all ranks of the comm."""
     from distnn.training import prediction
 
-    trained, part, name, is_own, path = on_first(comm, _open, argv) or (None, None, "", False, None)
-    measures = prediction.evaluate(comm, trained, part, is_own)
+    trained, part, name, own, path = on_first(comm, _open, argv) or (None, None, "", "", None)
+    measures = prediction.evaluate(comm, trained, part, own)
     comm.on_first(lambda: _show(trained, name, measures, path))
 
 
@@ -40,8 +40,8 @@ def _show(trained: "Trained | None", name: str, measures: dict[str, Any], path: 
         write_measures(path, measures)
 
 
-def _open(argv: Sequence[str]) -> "tuple[Trained, Part, str, bool, str | None]":
-    """Rank 0: run, data set, its name, whether it is the run's test set, file to write."""
+def _open(argv: Sequence[str]) -> "tuple[Trained, Part, str, str, str | None]":
+    """Rank 0: run, data set, its name, which set of the run it is, file to write."""
     from dataclasses import replace
 
     from distnn.config.command_line import parse_evaluate
@@ -60,14 +60,14 @@ def _open(argv: Sequence[str]) -> "tuple[Trained, Part, str, bool, str | None]":
         names = None if options.target else trained.target_names
         columns = replace(columns, weight=options.weight or columns.weight)
         part = open_test_data(options.data, target, preparation, names, columns)
-        return trained, trained.checked(part), options.data, False, options.json
+        return trained, trained.checked(part), options.data, "", options.json
     recorded = RunDirectory(options.run_dir).config  # where paths are in full
     config = read_recorded(recorded) if recorded.is_file() else settings_of(trained.checkpoint)
     target, weight = options.target or config.target, options.weight or config.weight
     part, is_test = measured_part(replace(config, target=target, weight=weight), preparation)
-    is_own = is_test and (target, weight) == (config.target, config.weight)
-    name = "test set" if is_test else "validation set"
-    return trained, trained.checked(part), name, is_own, options.json
+    name = "test" if is_test else "validation"
+    own = name if (target, weight) == (config.target, config.weight) else ""
+    return trained, trained.checked(part), f"{name} set", own, options.json
 
 
 if __name__ == "__main__":

@@ -57,13 +57,20 @@ def _open(argv: Sequence[str]) -> "tuple[Trained, Rows, Ids, PredictConfig]":
         if options.output.endswith(".npy"):
             raise InputError("an .npy file has no place for it", "--id", "give a .csv --output")
         ids = options.id, read_texts(options.data, options.id, delimiter)
-    there = os.path.exists(options.output)
-    if there and os.path.exists(options.data) and os.path.samefile(options.output, options.data):
+    if _is_input(options.output, options.data):
         raise InputError("is the file with the rows", options.output, "give another --output")
     if os.path.isfile(options.output) and not options.force:
         remedy = "give another --output, or --force to replace it"
         raise InputError("is there already", options.output, remedy)
     return trained, rows, ids, options
+
+
+def _is_input(output: str, data: str) -> bool:
+    """Whether a file is the data set, or lies in its folder."""
+    if not os.path.exists(output) or not os.path.exists(data):
+        return False
+    folder = os.path.dirname(os.path.realpath(output))
+    return os.path.samefile(output, data) or os.path.samefile(folder, data)
 
 
 if __name__ == "__main__":

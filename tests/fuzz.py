@@ -42,6 +42,7 @@ from distnn.errors import DistnnError, InputError
 from distnn.evaluate import evaluate
 from distnn.parallel.comm.communicator import Communicator
 from distnn.parallel.comm.mpi import MPI
+from distnn.report.__main__ import report
 from distnn.run import checkpoint
 from distnn.train import train
 from distnn.training.factory import resolve
@@ -274,7 +275,7 @@ def forged(draw: Draw, path: Path, name: str, found: checkpoint.Checkpoint) -> N
 
 
 def runs(inputs: int, folder: Path) -> None:
-    """Go on with and evaluate a run whose files were edited, so many times."""
+    """Go on with, evaluate and report a run whose files were edited, so many times."""
     comm, sound, run = Communicator(MPI.COMM_SELF), folder / "sound", folder / "run"
     data = folder / "set.csv"
     data.write_bytes(b"a,b,kind\n" + b"".join(b"%d,%d,%d\n" % (i, i % 7, i % 2) for i in range(40)))
@@ -295,8 +296,10 @@ def runs(inputs: int, folder: Path) -> None:
         if draw.random() < 0.6:
             edited = texts[draw.integers(len(texts))]
             edited.write_bytes(damaged(draw, edited.read_bytes()))
+        epochs = str(draw.integers(2, 4))  # 2: nothing is left to do
         for command, given in (
-            (train, ["--run-dir", str(run), "--resume", "--epochs", "3", "--progress", "off"]),
+            (report, [str(run), "--output", str(folder / "page.html")]),
+            (train, ["--run-dir", str(run), "--resume", "--epochs", epochs, "--progress", "off"]),
             (evaluate, [str(run), "--data", str(data)]),
         ):
             signal.alarm(SECONDS)

@@ -352,8 +352,9 @@ def merge_resumed(recorded: TrainConfig, given: TrainConfig) -> TrainConfig:
         elif name not in given.given or new in (old, "auto") or (one.auto and new is None):
             continue  # auto: what the run chose
         elif one.on_resume == "fixed" or (one.on_resume == "grows" and new < old):
+            shown = "nothing" if new is None else new
             raise InputError(
-                f"{new} was given, but the run was started with {old}",
+                f"{shown} was given, but the run was started with {old}",
                 name,
                 "a resumed run may only have more"
                 if one.on_resume == "grows"

@@ -300,6 +300,8 @@ def _finite(array: NDArray[Any], dtype: "np.dtype[Any]", where: str) -> Array:
     with np.errstate(over="ignore"):  # reported below
         result = np.ascontiguousarray(array, dtype)
     if not np.isfinite(result).all():
+        if np.isfinite(array).all():
+            raise InputError(f"a number beyond the range of {dtype}", where, "use float64")
         raise InputError(f"NaN or infinity in {dtype}", where=where, remedy="clean the data first")
     return result
 

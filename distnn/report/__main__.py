@@ -3,6 +3,7 @@
 Rank 0 reads and writes; other ranks only help where networks are applied.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from distnn.parallel.comm.communicator import Communicator
     from distnn.report.page import Applied
 
+GENERATOR = b'<meta name="generator" content="distnn">'
 MOST_RUNS = 18  # as many as colours and dashes distinguish
 
 
@@ -65,7 +67,16 @@ def _parse(argv: Sequence[str]) -> dict[str, Any]:
     config = parse_report(argv)
     if len(config.run) > MOST_RUNS:
         raise InputError(f"{len(config.run)} runs", "RUN", f"give at most {MOST_RUNS}")
+    if os.path.isfile(config.output) and not _is_page(config.output):
+        what = "is there already, and is no page of distnn"
+        raise InputError(what, config.output, "give another --output")
     return config.to_dict()
+
+
+def _is_page(path: str) -> bool:
+    """Whether a file is a page that this command wrote, which it may write anew."""
+    with open(path, "rb") as file:
+        return GENERATOR in file.read(1000)
 
 
 if __name__ == "__main__":

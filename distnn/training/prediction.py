@@ -26,7 +26,7 @@ from distnn.training.evaluation import ROWS, Evaluation, rank_slices
 from distnn.training.loading import saved_scaling, write_scaled
 from distnn.training.saved import (
     check_identity,
-    check_test_set,
+    check_set,
     checked_network,
     evaluated_weights,
     preparation_of,
@@ -171,13 +171,13 @@ class Trained:
 
 
 def evaluate(
-    comm: Communicator, trained: Trained | None, part: Part | None, is_own: bool = False
+    comm: Communicator, trained: Trained | None, part: Part | None, which: str = ""
 ) -> dict[str, Any]:
     """Number of items and all measures, see `Evaluation.report`, on every rank. Collective.
 
     Args:
         trained, part: on rank 0; the targets are checked already, see `Trained.checked`.
-        is_own: on rank 0, whether the part is to be the test set that the run had.
+        which: on rank 0, which set of the run the part is to be: "test", "validation" or none.
 
     Raises:
         InputError: on every rank, for a value that is not finite, or a test set that has changed.
@@ -204,8 +204,8 @@ def evaluate(
             assert part is not None
             write_scaled(dataset, part, trained.scaling, trained.units.scaling)
             trained.warn_of(dataset.X, part.x.where)
-            if is_own:
-                check_test_set(trained.checkpoint, part.x.where, digests(test=dataset))
+            if which:
+                check_set(trained.checkpoint, part.x.where, which, digests(**{which: dataset}))
 
         comm.on_first(read)
         share(comm, dataset)

@@ -168,11 +168,15 @@ def check_data(
         raise _forged(found.path, f"it is beyond the {steps} steps of an epoch")
 
 
-def check_test_set(found: Checkpoint, where: str, digests: Mapping[str, str]) -> None:
-    """InputError if the test set of a run is not the one that it was measured on."""
+def check_set(found: Checkpoint, where: str, name: str, digests: Mapping[str, str]) -> None:
+    """InputError if the test or validation set of a run is not the one that it was measured on.
+
+    Args:
+        name: "test" or "validation".
+    """
     then = found.meta.get("data", digests)
     if any(then.get(name) != digest for name, digest in digests.items()):
-        what = "holds another test set than when the run was trained"
+        what = f"holds another {name} set than when the run was trained"
         raise InputError(what, where, "give the file with --data to measure it anyway")
 
 

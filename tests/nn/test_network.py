@@ -137,7 +137,7 @@ def test_targets_that_do_not_fit(net, T, says):
         (np.zeros((3, 4)), [0, 0, 0], "rows of 2 features"),
         (np.zeros(2), [0], "rows of 2 features"),
         (np.full((1, 2), np.inf), [0], "NaN or infinity"),
-        (np.full((1, 2), 1e300), [0], "NaN or infinity in float32"),
+        (np.full((1, 2), 1e300), [0], "a number beyond the range of float32"),
         (np.zeros((3, 2)), [0, 0], "3 rows and 2 targets"),
         (np.zeros((0, 2)), [], "no rows"),
     ],

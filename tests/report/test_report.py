@@ -13,8 +13,10 @@ import pytest
 from distnn import SGD, DivergenceError, Network, Trainer
 from distnn.config.commands import ReportConfig
 from distnn.errors import InputError
+from distnn.parallel.comm.communicator import Communicator
+from distnn.parallel.comm.mpi import MPI
 from distnn.report import charts, record, scales
-from distnn.report.__main__ import write
+from distnn.report.__main__ import report, write
 from distnn.report.classes import confusion
 from distnn.report.page import Applied, page
 from distnn.report.palette import DARK, LIGHT
@@ -134,6 +136,17 @@ def test_a_forged_checkpoint_is_left_out(tmp_path: Path, name: str) -> None:
     forged = meta | {name: {"x": [5]} if name != "network" else []}
     checkpoint.write(run / "checkpoints", "step-0000000040", {"W1": np.zeros((65, 10))}, forged)
     assert "is no training run" in written(tmp_path, run)
+
+
+def test_a_page_is_written_anew_and_nothing_else(tmp_path: Path) -> None:
+    run, mine = make_run(tmp_path / "one"), tmp_path / "mine.html"
+    words = [str(run), "--output", str(mine)]
+    for _ in range(2):
+        report(Communicator(MPI.COMM_SELF), words)
+    mine.write_text("<p>my own page</p>")
+    with pytest.raises(InputError, match=r"mine\.html: is there already, and is no page of distnn"):
+        report(Communicator(MPI.COMM_SELF), words)
+    assert mine.read_text() == "<p>my own page</p>"
 
 
 def test_several_runs_are_compared(tmp_path: Path) -> None:

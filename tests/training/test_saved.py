@@ -245,6 +245,20 @@ def test_a_test_set_that_has_changed_is_not_measured_as_the_runs_own(
     call(evaluate, run, "--data", tmp_path / "set.npz")
 
 
+def test_a_validation_set_that_has_changed_is_not_measured_as_the_runs_own(tmp_path: Path) -> None:
+    tmp_path.mkdir(exist_ok=True)
+    x = np.random.default_rng(1).normal(size=(50, 3))
+    held = tmp_path / "held.npz"
+    np.savez(held, x=x, y=np.arange(50) % 2)
+    words = ("--data", data(tmp_path / "set.npz", x_test=None, y_test=None), "--validation", held)
+    run = tmp_path / "r"
+    call(train, *words, "--run-dir", run, "--epochs", 1, *SHORT)
+    call(evaluate, run)
+    np.savez(held, x=x, y=(np.arange(50) + 1) % 2)
+    with pytest.raises(InputError, match=r"held\.npz.* holds another validation set than when"):
+        call(evaluate, run)
+
+
 def test_a_run_from_a_relative_path_is_evaluated_from_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -390,6 +404,20 @@ def test_forged_metadata_are_refused_or_harmless(
                     path.unlink()
     assert all(message.isprintable() for message in caplog.messages)
     assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", [{"epoch": 30}, {"step": 188}])
+def test_a_position_beyond_the_run_is_refused(
+    sound: Path, tmp_path: Path, place: dict[str, int]
+) -> None:
+    run = tmp_path / "r"
+    shutil.copytree(sound, run)
+    found = checkpoint.read(newest(run))
+    meta = copy.deepcopy(found.meta)
+    meta["position"] |= {"steps": 10_000} | place
+    checkpoint.write(found.path.parent, found.path.stem, found.tensors, meta)
+    with pytest.raises(InputError, match="is no training run's"):
+        resume(run)
 
 
 @pytest.mark.parametrize(
