@@ -47,7 +47,7 @@ ELSEWHERE = {
 }
 ARRAYS = "arrays"  # in place of a path, where the rows are a program's own
 NO_PATHS = ("digits", ARRAYS)
-MOST_SLICES = 2**20
+MOST_SLICES = 2**16
 MOST_GROWING = 1000  # epochs in which the batch size changes
 
 

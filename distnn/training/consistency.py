@@ -94,6 +94,17 @@ def check_alike(base: Any, values: Mapping[str, Any]) -> None:
             raise InputError(what, where=name, remedy="give every rank the same")
 
 
+def check_run_dir(comm: Communicator, run_dir: str | None) -> None:
+    """Collective; raises an InputError on every rank if only others than rank 0 have a directory.
+
+    Rank 0 alone may have one: it writes.
+    """
+    given = 0 if run_dir is None else 1 + comm.is_first
+    if comm.largest(given) == 1:
+        what = "is given, but not on rank 0, which writes there"
+        raise InputError(what, "run_dir", "give it on rank 0, or on every rank")
+
+
 def check_rows(comm: Communicator, rows: int | None) -> None:
     """Collective; raises an InputError on every rank if some gave more rows than others.
 

@@ -29,7 +29,7 @@ from distnn.parallel.reduction.wire import CHUNK, Wire
 from distnn.parallel.watchdog.watchdog import watched
 from distnn.run.position import Position
 from distnn.training.batches import check_growth
-from distnn.training.consistency import agreed, joined, must_agree
+from distnn.training.consistency import agreed, check_run_dir, joined, must_agree
 from distnn.training.dataset import Dataset, EpochOrder, order_spec
 from distnn.training.factory import check_wire
 from distnn.training.loop import Loop, Record
@@ -114,7 +114,7 @@ class GradientTrainer:
         except InputError as error:
             problem = error
         with joined(comm, "GradientTrainer(...)", seconds, problem, values) as self.comm:
-            pass
+            check_run_dir(self.comm, self.config.run_dir)
         self.position = Position()
         self._state: dict[str, Array] = {}
         self._files: GradientFiles | None = None  # on rank 0, after the first fit

@@ -27,6 +27,7 @@ from distnn.training.consistency import (
     agree_on_blas,
     agreed,
     check_rows,
+    check_run_dir,
     count_rows,
     joined,
     must_agree,
@@ -134,6 +135,7 @@ class Trainer:
             problem = error
         with joined(comm, "Trainer(...)", stall_timeout, problem, values) as self.comm:
             assert config is not None  # else there was a problem
+            check_run_dir(self.comm, config.run_dir)
             agree_on_blas(self.comm, config.blas, network.precision)
         messages = (
             slow_precision_message(network.precision),

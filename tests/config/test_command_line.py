@@ -120,7 +120,7 @@ BAD_FLAGS = [
     (["--seed", "١٢"], ["--seed", "'١٢'", "whole number"]),
     (["--seed", "1_0"], ["--seed", "'1_0'", "whole number"]),
     (["--learning-rate", "1_0"], ["--learning-rate", "'1_0'", "not a number"]),
-    (["--slices", str(2**20 + 1)], ["--slices", "at most 1048576"]),
+    (["--slices", str(2**16 + 1)], ["--slices", "at most 65536"]),
     (["--batch", "3"], ["--batch", "unknown", "did you mean --batch-size"]),
     (["--data=--"], ["--data"]),
     (["--seed", "--epochs", "3"], ["--seed", "needs a value"]),

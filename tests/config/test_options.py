@@ -72,7 +72,7 @@ def test_keywords_of_a_trainer():
         ({"drop": "id"}, "drop: no argument of Trainer; give it to fit(...) or"),
         ({"momentum": 0.9}, "momentum: no argument of Trainer; give it to the optimizer"),
         ({"trace": "t"}, "trace: no argument of Trainer; only the commands have it"),
-        ({"slices": 2**20 + 1}, "slices: 1048577 must be at most 1048576"),
+        ({"slices": 2**16 + 1}, "slices: 65537 must be at most 65536"),
         ({"seed": 2**63}, "seed: 9223372036854775808 must be at most 9223372036854775807"),
         ({"seed": "1"}, "seed: '1' is not a whole number"),
         ({"seed": None}, "seed: None is not a whole number"),

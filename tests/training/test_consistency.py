@@ -1,5 +1,6 @@
 """What differs between ranks is an error on all of them, at once; what is said of bits."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,15 @@ def test_one_rank_is_given_something_else(
 def test_what_only_rank_0_uses_may_differ() -> None:
     other = {"keep": 9, "progress": "auto", "stall_timeout": 30}
     fit({}, {} if Communicator().is_first else other, {})
+
+
+@pytest.mark.mpi
+def test_a_directory_that_only_another_rank_has_is_refused(tmp_path: Path) -> None:
+    last = MPI.COMM_WORLD.rank == MPI.COMM_WORLD.size - 1 > 0
+    if MPI.COMM_WORLD.size > 1:
+        with pytest.raises(InputError, match="run_dir: is given, but not on rank 0"):
+            Trainer(Network([2, 2]), run_dir=str(tmp_path) if last else None)
+    Trainer(Network([2, 2]), run_dir=str(tmp_path) if MPI.COMM_WORLD.rank == 0 else None)
 
 
 @pytest.mark.mpi

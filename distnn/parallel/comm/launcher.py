@@ -39,12 +39,16 @@ def check_library(library: str, environ: Mapping[str, str] = os.environ) -> None
     """Before MPI is initialised: whether the launcher is that of this MPI.
 
     Args:
-        library: the MPI's version, as its own first line has it.
+        library: the MPI's version, as it says it itself.
 
     Raises:
-        InputError: it is another one's.
+        InputError: it is another one's, or srun's PMIx, which this MPI is built without.
     """
     _, launcher = launched_ranks(environ)
+    by_pmix = "PMIX_NAMESPACE" in environ and not {"PMI_RANK", "PMI_FD"} & environ.keys()
+    if not launcher and by_pmix and "MPICH" in library and "pmix" not in library.lower():
+        what = f"the MPICH of {sys.executable} is built without PMIx"
+        raise InputError(what, "srun --mpi=pmix", "give srun --mpi=pmi2")
     if launcher and ("Open MPI" in library) != (launcher == "Open MPI"):
         linked = " ".join(library.split()[:3])
         raise InputError(

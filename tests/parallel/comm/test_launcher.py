@@ -39,6 +39,15 @@ def test_the_launcher_of_another_mpi(library):
         check_library(library, other)
 
 
+def test_an_mpich_without_pmix():
+    by_pmix = SRUN | {"PMIX_NAMESPACE": "slurm.pmix.1.0", "PMIX_RANK": "2"}
+    for library in ("MPICH Version: 4.3\nMPICH configure: --with-pmix=/usr", "Open MPI v5.0.11"):
+        check_library(library, by_pmix)
+    check_library("MPICH Version: 5.0.2", by_pmix | {"PMI_RANK": "2"})
+    with pytest.raises(InputError, match=r"built without PMIx; give srun --mpi=pmi2"):
+        check_library("MPICH Version: 5.0.2", by_pmix)
+
+
 @pytest.mark.parametrize("environ", [MPICH, OPEN_MPI, SRUN])
 def test_ranks_that_are_alone(environ):
     check_size(4, environ)
