@@ -115,7 +115,9 @@ def update(optimizer, t, lr, w, g, state):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("optimizer", "published"), CASES, ids=lambda case: repr(case))
+@pytest.mark.parametrize(
+    ("optimizer", "published"), CASES, ids=lambda case: getattr(case, "__name__", repr(case))
+)
 def test_published_rule_bit_by_bit(optimizer, published, dtype):
     w, state, gradients = start(optimizer, 1001, dtype)
     expected, expected_state = w.copy(), tuple(s.copy() for s in state)
