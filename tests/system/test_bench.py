@@ -7,13 +7,9 @@ import pytest
 from launch import mpirun
 
 
-@pytest.mark.parametrize(
-    ("ranks", "networks", "layers"),
-    [(1, "20-16-4:12:tanh", [[20, 16, 4]]),
-     (2, "20-16-4:12:tanh,10-8-6-3:8", [[20, 16, 4], [10, 8, 6, 3]])],
-)  # fmt: skip
-def test_bench(tmp_path, ranks, networks, layers):
-    file = tmp_path / "figures.json"
+def test_bench(tmp_path):
+    ranks, networks = 2, "20-16-4:12:tanh,10-8-6-3:8"
+    layers, file = [[20, 16, 4], [10, 8, 6, 3]], tmp_path / "figures.json"
     flags = ["--networks", networks, "--seconds", "0.1", "--json", str(file)]
     job = mpirun(ranks, *flags, "--optimizer", "momentum", module="distnn.bench")
     assert job.code == 0, job.stderr
