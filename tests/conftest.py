@@ -6,7 +6,7 @@ import sys
 import hypothesis
 import pytest
 
-# The machine may be busy: no deadlines; and the same examples on every rank and in every run.
+# The machine may be busy: no deadlines; and the same examples in every run (on ranks: drawn.py).
 hypothesis.settings.register_profile("distnn", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("distnn")
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from drawn import drawn
 from hypothesis import strategies as st
 
 from distnn import Network
@@ -14,6 +14,8 @@ from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.training.arrays import from_arrays
 from distnn.training.evaluation import ROWS, Evaluation, are_classes, correct
+
+LENGTHS = [ROWS - 1, ROWS, ROWS + 1, 5 * ROWS + 3]
 
 
 def measure(network: Network, X: np.ndarray, T: np.ndarray, comm: Communicator) -> dict[str, float]:
@@ -36,8 +38,7 @@ def regression() -> Network:
 
 
 @pytest.mark.mpi
-@settings(max_examples=15)
-@given(n=st.one_of(st.integers(1, 6), st.sampled_from([ROWS - 1, ROWS, ROWS + 1, 5 * ROWS + 3])))
+@drawn(st.integers(1, 6) | st.sampled_from(LENGTHS), max_examples=15)
 def test_classification(n: int) -> None:
     network = Network([3, 6, 4], "tanh", seed=n)
     X, y = rows(n), np.random.default_rng(n).integers(0, 4, n)
@@ -49,8 +50,7 @@ def test_classification(n: int) -> None:
 
 
 @pytest.mark.mpi
-@settings(max_examples=15)
-@given(n=st.one_of(st.integers(2, 6), st.sampled_from([ROWS, ROWS + 1, 5 * ROWS + 3])))
+@drawn(st.integers(2, 6) | st.sampled_from(LENGTHS), max_examples=15)
 def test_regression(n: int) -> None:
     network = regression()
     X = rows(n)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from drawn import drawn
 from hypothesis import strategies as st
 from small import CLASSES, bits, classes, network, rows
 
@@ -29,9 +29,9 @@ def fitted(X: Any, T: Any, epochs: int = 2, comm: Any = None, **options: Any) ->
 
 
 @pytest.mark.mpi
-@settings(max_examples=10)
-@given(n=st.integers(1, 40), more=st.integers(0, 5))
-def test_the_gradient_of_a_batch_is_the_mean_over_its_items(n: int, more: int) -> None:
+@drawn(st.tuples(st.integers(1, 40), st.integers(0, 5)), max_examples=10)
+def test_the_gradient_of_a_batch_is_the_mean_over_its_items(case: tuple[int, int]) -> None:
+    n, more = case
     net, slices = network(), WORLD.size + more
     X, T = rows(n), classes(n)
     loss, gradients = net.loss_and_gradients(X, T)
