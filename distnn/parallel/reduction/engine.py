@@ -110,7 +110,9 @@ class Engine:
         self._unpacked: list[Transfer] = []  # the next one last
         self._missing: dict[int, int] = {}  # by bucket: nodes whose pieces are not there yet
         self._parts: dict[int, int] = {}  # by bucket: parts of the sum that are not there yet
-        self._old: dict[int, int] = {}  # by bucket: regions without their new weights
+        # by bucket: regions without their new weights; the first one also waits for all nodes' stop
+        # requests, which are in their pieces, also where no piece of it is added up here
+        self._old: dict[int, int] = {}
         self._complete: list[tuple[int, Transfer]] = []  # all pieces are there
         self._summed: list[tuple[int, Transfer]] = []  # the sum is there
         self._new: list[tuple[int, int, Transfer]] = []  # weights to be installed, from a node
@@ -134,7 +136,7 @@ class Engine:
         self._unpacked = list(reversed(self._transfers))
         self._missing = {t.number: 1 + len(t.pieces_in) for t in self._transfers}
         self._parts = {t.number: 1 + len(t.sums_in) for t in self._transfers}
-        self._old = {t.number: len(t.installs) or 1 for t in self._transfers}
+        self._old = {t.number: (len(t.installs) or 1) + (t.number == 0) for t in self._transfers}
         self._open = self._unsummed = len(self._transfers)
         self._ahead, self._moved = 0, time.monotonic()
         if not self._transfers:
@@ -218,6 +220,8 @@ class Engine:
         else:
             self._enqueue(self._sums_out[transfer.number])
             self._sum_came(transfer, self._node)
+        if transfer.number == 0:
+            self._region_done(transfer)
         return True
 
     def _sum_came(self, transfer: Transfer, node: int) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from distnn.parallel.comm import barrier as barrier_module
 from distnn.parallel.comm.mpi import MPI
 from distnn.parallel.comm.shared_memory import SharedMemory
 from distnn.parallel.reduction import buckets, cache_lines, engine, granules, node_exchange, tree
+from distnn.parallel.reduction.bucket_exchange import BucketExchange
 from distnn.parallel.reduction.cache_lines import CACHE
 from distnn.parallel.reduction.exchange import Exchange, Hook, Layout
 from distnn.parallel.reduction.granules import GRANULE, Grid
@@ -279,6 +280,41 @@ def test_the_same_bits_whoever_is_late(
     exchange.before_weights = delayed(exchange.before_weights)
     exchange.after_gradient = delayed(exchange.after_gradient)
     expected = alone(slices, "cut", clip)
+    trained(exchange, expected[0])
+    check(exchange, expected)
+
+
+class Late:
+    """A request to send that starts some milliseconds after it is told to."""
+
+    def __init__(self, request: Any) -> None:
+        self._request, self._due = request, 0.0
+
+    def Start(self) -> None:
+        self._due = time.monotonic() + 0.01
+
+    def Test(self) -> bool:
+        if self._due and time.monotonic() >= self._due:
+            self._due = 0.0
+            self._request.Start()
+        return not self._due and bool(self._request.Test())
+
+
+@pytest.mark.parametrize("clip", [None, CLIP], ids=["", "clipped"])
+@pytest.mark.parametrize("update", ["rank0", "sharded"])
+def test_a_stop_request_that_comes_after_the_weights(
+    memory: SharedMemory, clip: float | None, update: str
+) -> None:
+    """A node that adds up nothing of the first bucket has its weights before all stop requests."""
+    slices = memory.comm.size
+    exchange = start(memory, SMALL, slices, update=update, clip_norm=clip)
+    if isinstance(exchange, BucketExchange):
+        for messages in exchange._engine._pieces_out.values():
+            messages[:] = [
+                one._replace(request=cast(Any, Late(one.request))) if one.size == 0 else one
+                for one in messages
+            ]
+    expected = alone(slices, "small", clip)
     trained(exchange, expected[0])
     check(exchange, expected)
 
