@@ -236,7 +236,10 @@ def test_a_directory_that_is_read_only_for_a_while(
         assert "its end is not saved" in told[-1]
         assert f"Read-only file system; the last checkpoint is {newest}" in told[-1]
         saved = int(re.findall(r"\d+", newest)[0]) // json.loads(run_metrics(run)[0])["step"]
-        attempts = "".join(told).count("the last good checkpoint stays")  # two may be in one line
+        text = "".join(told)  # two attempts may be in one line
+        attempts = text.count("the last good checkpoint stays")
+        # the newest one may have been written just before, and could not become the best any more
+        attempts -= text.count("best.safetensors: cannot be written")
         assert attempts == EPOCHS - saved, told
         train(2, "--data", data, *WRITES, "--run-dir", run)
     assert run_metrics(run) == run_metrics(undisturbed)
