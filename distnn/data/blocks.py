@@ -20,7 +20,7 @@ from distnn.errors import InputError
 
 BLOCK_VALUES = 1 << 18  # of a block of an array
 MOST_LABELS = 1 << 16  # different targets that are remembered
-SAMPLE = 1 << 17  # rows of it
+SAMPLE = 1 << 17  # rows of a sample of targets
 
 
 class Piece(NamedTuple):

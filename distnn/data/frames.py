@@ -12,6 +12,7 @@ from distnn.data.table import MISSING, Table, as_objects, typed
 from distnn.errors import InputError
 
 STEP = 1 << 16
+NUMBER = (int, float, np.number, Decimal)
 NO_CATEGORY = (date, time, timedelta, list, tuple, dict, set, bytes, np.ndarray)
 NO_VALUE = MISSING | {"nat"}  # what stands for no value, as text
 
@@ -90,8 +91,7 @@ def _from_objects(values: list[Any]) -> Array:
     """Python's values: numbers if all are numbers or missing, else text, or as they are."""
     found = [None if _is_missing(value) else value for value in values]
     present = [value for value in found if value is not None]
-    if all(isinstance(v, int | float | np.number | Decimal) and type(v) is not bool
-           for v in present):  # fmt: skip
+    if all(isinstance(value, NUMBER) and not isinstance(value, bool) for value in present):
         return np.array([np.nan if value is None else float(value) for value in found])
     if _other_type(present):
         return as_objects(found)

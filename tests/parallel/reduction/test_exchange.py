@@ -285,7 +285,7 @@ def test_the_same_bits_whoever_is_late(
 
 
 class Late:
-    """A request to send that starts some milliseconds after it is told to."""
+    """A request to send that starts some milliseconds after `Start`."""
 
     def __init__(self, request: Any) -> None:
         self._request, self._due = request, 0.0
